@@ -1,0 +1,127 @@
+"""What a camera's own 2D says about it and its people, without labels: which way is up, and how long the bones are.
+
+Both are read off the lifter's own poses: a first lift knows neither, each further one knows the last estimate.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from poseda_deploy.skeleton import BONE_FROM_JOINT, GROUP_FROM_LENGTH, H36M17
+
+Lift = Callable[
+    [Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 9"]],
+    tuple[Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"]],
+]
+"""(keypoints, up, bones) -> (pose, root) for one camera: a backend with its camera filled in."""
+
+ROUNDS = 3
+# The lifter hedges depth, so most of its bones are too short; the 0.8 quantile over the footage is within 2.5 % of the
+# true scale on five data sets, the median is short and 0.9 is long where people crouch.
+LENGTH_QUANTILE = 0.8
+MAX_FRAMES = 2000
+# How far up is off per axis, at length 1 and at length 0: training gives the lifter up vectors of this kind.
+UP_ERROR_RAD = (0.02, 0.32)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Estimates for one camera and one person; zeros where unknown."""
+
+    up: Float[np.ndarray, "3"]
+    """Pointing up, camera axes; length 1 = sure, shorter = less, 0 = unknown."""
+    bones_m: Float[np.ndarray, "9"]
+    """Lengths in metres in the order of BONE_GROUPS."""
+    up_spread_deg: float
+    """Scatter of the single-frame estimates of up; above about 15 the estimate is weak."""
+    frames: int
+    """Frames used."""
+
+
+def calibrate(
+    lift: Lift,
+    keypoints: Float[np.ndarray, "n 17 3"],
+    up: Float[np.ndarray, "3"] | None = None,
+    bones_m: Float[np.ndarray, "9"] | None = None,
+) -> Calibration:
+    """Estimate up and bones from one person's keypoints; a given one is kept."""
+    keypoints = thinned(keypoints[(keypoints[..., 2] > 0).sum(1) >= 8])
+    known_up = np.zeros(3, np.float32) if up is None else up
+    known_bones = np.zeros(9, np.float32) if bones_m is None else bones_m
+    spread_deg = 0.0
+    for _ in range(ROUNDS if len(keypoints) else 0):
+        pose, _ = lift(keypoints, tiled(known_up, keypoints), tiled(known_bones, keypoints))
+        if up is None:
+            known_up, spread_deg = estimate_up(pose)
+        if bones_m is None:
+            pose, _ = lift(keypoints, tiled(known_up, keypoints), np.zeros((len(keypoints), 9), np.float32))
+            known_bones = estimate_bones(pose, keypoints[..., 2])
+    return Calibration(known_up, known_bones, spread_deg, len(keypoints))
+
+
+def thinned(keypoints: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, "m 17 3"]:
+    """At most MAX_FRAMES, evenly spread."""
+    step = -(-len(keypoints) // MAX_FRAMES) or 1
+    return keypoints[::step]
+
+
+def tiled(vector: Float[np.ndarray, " k"], rows: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n k"]:
+    """The vector once per row."""
+    return np.repeat(vector[None].astype(np.float32), len(rows), 0)
+
+
+def estimate_up(pose: Float[np.ndarray, "n 17 3"]) -> tuple[Float[np.ndarray, "3"], float]:
+    """Robust mean of the body axes (ankles to thorax) of upright people, as long as it is sure; its scatter in degrees.
+
+    A plain mean is 13 to 34 degrees off where people crouch; weighted by how straight they stand it is 1 to 3.
+    """
+    axis = unit(_joint(pose, "thorax") - (_joint(pose, "left_ankle") + _joint(pose, "right_ankle")) / 2)
+    bend = bend_rad(pose)
+    tolerance = max(np.radians(15), float(np.quantile(bend, 0.15)))
+    straight = np.exp(-((bend / tolerance) ** 2)) + 1e-9
+    weight = straight
+    for _ in range(10):
+        up = unit((axis * weight[:, None]).sum(0))
+        off_rad = np.arccos(np.clip(axis @ up, -1, 1))
+        weight = straight / (1 + (off_rad / 0.2) ** 2)
+    spread_rad = float(np.sqrt((weight * off_rad**2).sum() / weight.sum()))
+    sure = np.clip((UP_ERROR_RAD[1] - spread_rad) / (UP_ERROR_RAD[1] - UP_ERROR_RAD[0]), 0, 1)
+    return (up * sure).astype(np.float32), float(np.degrees(spread_rad))
+
+
+def bend_rad(pose: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, " n"]:
+    """Root mean square deviation of both knees and both hips from straight."""
+    trunk = _joint(pose, "thorax") - _joint(pose, "pelvis")
+    angles = []
+    for side in ("left", "right"):
+        thigh = _joint(pose, f"{side}_knee") - _joint(pose, f"{side}_hip")
+        shin = _joint(pose, f"{side}_ankle") - _joint(pose, f"{side}_knee")
+        angles += [angle_rad(thigh, shin), angle_rad(-trunk, thigh)]
+    return np.sqrt(np.mean(np.square(angles), axis=0))
+
+
+def estimate_bones(
+    pose: Float[np.ndarray, "n 17 3"], score: Float[np.ndarray, "n 17"]
+) -> Float[np.ndarray, "9"]:
+    """0.8 quantile of the lengths that the lifter gives when it knows none, left and right pooled.
+
+    score is not used to drop bones: a missing joint's bone has the lifter's average length, which is what it is worth.
+    """
+    length = np.linalg.norm(BONE_FROM_JOINT @ pose, axis=-1) @ GROUP_FROM_LENGTH.T
+    return np.quantile(length, LENGTH_QUANTILE, axis=0).astype(np.float32)
+
+
+def angle_rad(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """Angle between vectors, 0..pi."""
+    return np.arccos(np.clip((unit(a) * unit(b)).sum(-1), -1, 1))
+
+
+def unit(vector: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
+    """Length 1; zero stays zero."""
+    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
+
+
+def _joint(pose: Float[np.ndarray, "n 17 3"], name: str) -> Float[np.ndarray, "n 3"]:
+    return pose[:, H36M17.index(name)]

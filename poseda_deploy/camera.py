@@ -1,0 +1,146 @@
+"""One camera: pixels to rays and back, lens distortion, resizing. Axes: x right, y down, z forward."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float
+
+from poseda_deploy.errors import CameraError
+
+DEFAULT_FOV_DEG = 60.0
+"""Across the longer image side, when nothing is known: between a phone (65) and a webcam (55)."""
+_FOCAL_RANGE = (0.2, 20.0)  # of the longer side: 136 down to 2.9 degrees
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pinhole camera with OpenCV's distortion model."""
+
+    size_wh: tuple[int, int]
+    """Image size in pixels."""
+    focal_px: tuple[float, float]
+    """fx, fy."""
+    center_px: tuple[float, float]
+    """Principal point cx, cy."""
+    distortion: tuple[float, ...] = ()
+    """OpenCV order: k1, k2, p1, p2, k3, ...; empty for none."""
+    origin: str = "given"
+    """Where the numbers came from, for the summary."""
+
+    def __post_init__(self) -> None:
+        width, height = self.size_wh
+        if width < 2 or height < 2:
+            raise CameraError(f"image size must be at least 2x2 pixels, got {width}x{height}")
+        numbers = (*self.focal_px, *self.center_px, *self.distortion)
+        if not all(math.isfinite(x) for x in numbers):
+            raise CameraError(f"intrinsics must be finite numbers, got {numbers}")
+        longer = max(self.size_wh)
+        low, high = (share * longer for share in _FOCAL_RANGE)
+        if not all(low <= f <= high for f in self.focal_px):
+            raise CameraError(
+                f"focal length {self.focal_px[0]:.6g}, {self.focal_px[1]:.6g} px is impossible for a {width}x{height} "
+                f"image: expected {low:.0f} to {high:.0f} px",
+                hint="give pixels, not millimetres, or use --fov-deg",
+            )
+        if not (-0.5 * width <= self.center_px[0] <= 1.5 * width and -0.5 * height <= self.center_px[1] <= 1.5 * height):
+            raise CameraError(
+                f"principal point {self.center_px} lies far outside the {width}x{height} image",
+                hint="were the intrinsics calibrated at another resolution?",
+            )
+        if len(self.distortion) not in (0, 4, 5, 8, 12, 14):
+            raise CameraError(f"distortion must have 4, 5, 8, 12 or 14 numbers, got {len(self.distortion)}")
+
+    @classmethod
+    def from_matrix(
+        cls,
+        matrix: Float[np.ndarray, "3 3"],
+        size_wh: tuple[int, int],
+        distortion: Float[np.ndarray, " d"] | None = None,
+        origin: str = "given",
+    ) -> Self:
+        """From OpenCV's K and distortion vector."""
+        matrix = np.asarray(matrix, np.float64)
+        if matrix.shape != (3, 3) or not np.allclose(matrix[2], (0, 0, 1)) or matrix[1, 0] != 0:
+            raise CameraError(
+                f"K must be 3x3 with rows (fx, 0, cx), (0, fy, cy), (0, 0, 1), got {matrix.tolist()}",
+                hint="check that it is not transposed or normalised",
+            )
+        numbers = () if distortion is None else tuple(float(x) for x in np.ravel(distortion))
+        focal, center = (float(matrix[0, 0]), float(matrix[1, 1])), (float(matrix[0, 2]), float(matrix[1, 2]))
+        return cls(size_wh, focal, center, numbers if any(numbers) else (), origin)
+
+    @classmethod
+    def from_focal(cls, focal_px: float, size_wh: tuple[int, int], origin: str) -> Self:
+        """Square pixels, principal point in the middle."""
+        return cls(size_wh, (focal_px, focal_px), (size_wh[0] / 2, size_wh[1] / 2), (), origin)
+
+    @classmethod
+    def from_fov(cls, fov_deg: float, size_wh: tuple[int, int], origin: str) -> Self:
+        """From the angle of view across the longer image side."""
+        if not 1 < fov_deg < 150:
+            raise CameraError(f"angle of view must lie in 1..150 degrees, got {fov_deg:g}")
+        return cls.from_focal(max(size_wh) / 2 / math.tan(math.radians(fov_deg) / 2), size_wh, origin)
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "3 3"]:
+        """K."""
+        (fx, fy), (cx, cy) = self.focal_px, self.center_px
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+    @property
+    def vector(self) -> Float[np.ndarray, "4"]:
+        """fx, fy, cx, cy: the lifter's `camera` input."""
+        return np.array([*self.focal_px, *self.center_px], np.float32)
+
+    def summary(self) -> dict[str, object]:
+        """For --json: what was used and where it came from."""
+        (fx, fy), (cx, cy) = self.focal_px, self.center_px
+        numbers = {"fx": round(fx, 2), "fy": round(fy, 2), "cx": round(cx, 2), "cy": round(cy, 2)}
+        return {**numbers, "distortion": list(self.distortion), "from": self.origin}
+
+    def undistorted(self, xy_px: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
+        """Where the pixels would be without lens distortion; same K."""
+        if not self.distortion:
+            return xy_px
+        from poseda_deploy.opencv import cv2
+
+        flat = np.asarray(xy_px, np.float64).reshape(-1, 1, 2)
+        ideal = cv2.undistortPoints(flat, self.matrix, np.array(self.distortion), P=self.matrix)
+        return ideal.reshape(xy_px.shape).astype(xy_px.dtype)
+
+    def rays(self, xy_px: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
+        """Pixels to x/z, y/z in camera axes, distortion removed."""
+        return (self.undistorted(xy_px) - np.array(self.center_px)) / np.array(self.focal_px)
+
+    def project(self, xyz_m: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 2"]:
+        """Points in camera axes to pixels, distortion included; NaN behind the camera."""
+        flat = np.asarray(xyz_m, np.float64).reshape(-1, 3)
+        ahead = flat[:, 2] > 1e-6
+        xy_px = np.full((len(flat), 2), np.nan)
+        if self.distortion and ahead.any():
+            from poseda_deploy.opencv import cv2
+
+            zero = np.zeros(3)
+            points, _ = cv2.projectPoints(flat[ahead], zero, zero, self.matrix, np.array(self.distortion))
+            xy_px[ahead] = points[:, 0]
+        else:
+            xy_px[ahead] = flat[ahead, :2] / flat[ahead, 2:] * self.focal_px + self.center_px
+        return xy_px.reshape(*xyz_m.shape[:-1], 2)
+
+    def resized(self, size_wh: tuple[int, int]) -> Self:
+        """The same camera after the whole image was scaled to another size."""
+        sx, sy = size_wh[0] / self.size_wh[0], size_wh[1] / self.size_wh[1]
+        if abs(sx / sy - 1) > 0.02:
+            raise CameraError(
+                f"intrinsics are for a {self.size_wh[0]}x{self.size_wh[1]} image, this one is {size_wh[0]}x{size_wh[1]}",
+                hint="another shape is another crop: calibrate at this resolution",
+            )
+        (fx, fy), (cx, cy) = self.focal_px, self.center_px
+        return replace(self, size_wh=size_wh, focal_px=(fx * sx, fy * sy), center_px=(cx * sx, cy * sy))
+
+
+def default_camera(size_wh: tuple[int, int]) -> Camera:
+    """The stated guess for a camera nobody calibrated."""
+    return Camera.from_fov(DEFAULT_FOV_DEG, size_wh, f"default: {DEFAULT_FOV_DEG:g} degrees across the longer side")

@@ -1,0 +1,119 @@
+"""Camera files that users already have: OpenCV YAML or JSON, ROS YAML, Pose2Sim TOML."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poseda_deploy.camera import Camera
+from poseda_deploy.errors import CameraError, PosedaError
+from poseda_deploy.files import require_file
+
+_MATRIX_KEYS = ("camera_matrix", "cameraMatrix", "intrinsic_matrix", "K", "M", "mtx", "matrix")
+_DISTORTION_KEYS = (
+    *("distortion_coefficients", "distCoeffs", "dist_coeffs", "distortion", "distortions", "dist", "D", "d"),
+)
+_WIDTH_KEYS, _HEIGHT_KEYS = ("image_width", "width"), ("image_height", "height")
+_SIZE_KEYS = ("image_size", "size", "resolution")
+_MAX_BYTES = 1 << 20
+
+
+def load_intrinsics(path: Path, size_wh: tuple[int, int], name: str | None = None) -> Camera:
+    """Read one camera and scale it to the image size; `name` picks one where the file has several."""
+    if require_file(path, "camera file").stat().st_size > _MAX_BYTES:
+        raise CameraError(f"{path}: larger than 1 MiB, so hardly a camera file")
+    try:
+        fields = _pick(_read(path), path, name)
+        camera = _camera(fields, size_wh)
+    except PosedaError as error:
+        raise CameraError(f"{path}: {error}", hint=error.hint) from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise CameraError(
+            f"{path}: not a camera file that can be read ({error})",
+            hint="OpenCV YAML or JSON with camera_matrix and distortion_coefficients, or Pose2Sim TOML",
+        ) from error
+    return replace(camera.resized(size_wh), origin=f"{path.name}" + (f" [{name}]" if name else ""))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix.lower() == ".toml":
+        return tomllib.loads(text)
+    if path.suffix.lower() == ".json":
+        loaded = json.loads(text)
+        if not isinstance(loaded, dict):
+            raise CameraError("expected one JSON object")
+        return loaded
+    if path.suffix.lower() in (".yml", ".yaml", ".xml"):
+        return _read_opencv(text)
+    raise CameraError(f"unknown kind of camera file {path.suffix!r}", hint="use .yml, .yaml, .json or .toml")
+
+
+def _read_opencv(text: str) -> dict[str, Any]:
+    """OpenCV's own YAML; ROS writes the same without the header line."""
+    from poseda_deploy.opencv import cv2
+
+    if not text.lstrip().startswith(("%YAML", "<?xml")):
+        text = "%YAML:1.0\n---\n" + text.removeprefix("---\n")
+    try:
+        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        root = storage.root()
+        fields = {key: _node_value(storage.getNode(key)) for key in root.keys()}  # noqa: SIM118 (not a dict)
+    except cv2.error as error:
+        raise CameraError("not valid OpenCV YAML", hint="cv2.FileStorage must be able to read it") from error
+    storage.release()
+    return fields
+
+
+def _node_value(node: Any) -> Any:
+    if node.isInt() or node.isReal():
+        return node.real()
+    if node.isString():
+        return node.string()
+    if node.isMap():
+        matrix = node.mat() if not node.getNode("dt").empty() else None
+        return matrix if matrix is not None else {key: _node_value(node.getNode(key)) for key in node.keys()}
+    return [_node_value(node.at(i)) for i in range(node.size())]
+
+
+def _pick(fields: Mapping[str, Any], path: Path, name: str | None) -> Mapping[str, Any]:
+    """The section that holds the camera: the file itself or one of its tables."""
+    if any(key in fields for key in _MATRIX_KEYS):
+        return fields
+    cameras = {
+        str(value.get("name", key)): value
+        for key, value in fields.items()
+        if isinstance(value, dict) and any(k in value for k in _MATRIX_KEYS)
+    }
+    if not cameras:
+        raise CameraError(f"no camera matrix; it has {', '.join(fields) or 'nothing'}", hint=f"expected {_MATRIX_KEYS[0]}")
+    if name is None and len(cameras) == 1:
+        return next(iter(cameras.values()))
+    if name not in cameras:
+        raise CameraError(f"holds {len(cameras)} cameras", hint=f"choose with --camera-name: {', '.join(cameras)}")
+    return cameras[name]
+
+
+def _camera(fields: Mapping[str, Any], size_wh: tuple[int, int]) -> Camera:
+    matrix = _array(_first(fields, _MATRIX_KEYS))
+    distortion = _first(fields, _DISTORTION_KEYS)
+    own_size = _first(fields, _SIZE_KEYS)
+    if own_size is None and _first(fields, _WIDTH_KEYS) is not None:
+        own_size = (_first(fields, _WIDTH_KEYS), _first(fields, _HEIGHT_KEYS))
+    size = size_wh if own_size is None else (int(own_size[0]), int(own_size[1]))
+    if matrix.size != 9:
+        raise CameraError(f"camera matrix must have 9 numbers, got {matrix.size}")
+    return Camera.from_matrix(matrix.reshape(3, 3), size, None if distortion is None else _array(distortion))
+
+
+def _first(fields: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((fields[key] for key in keys if key in fields), None)
+
+
+def _array(value: Any) -> np.ndarray:
+    """Nested lists, an OpenCV matrix, or {rows, cols, data}."""
+    return np.asarray(value["data"] if isinstance(value, dict) else value, np.float64)

@@ -1,0 +1,115 @@
+"""The edge of every command: flags to a dataclass, errors to one line and an exit code, progress on stderr."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from poseda_deploy.errors import PosedaError
+
+Options = TypeVar("Options", bound="CommonOptions")
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """Flags that mean the same in every command."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout instead of the table."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """No progress, no notes; errors only."""
+    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Full traceback where something fails."""
+
+
+def run_command(
+    options_type: type[Options],
+    work: Callable[[Options], Mapping[str, Any]],
+    argv: Sequence[str] | None,
+    prog: str,
+    description: str,
+) -> int:
+    """Parse flags, do the work, print its summary; returns the exit code (0, 1, 2, 3, or 130 on Ctrl-C)."""
+    try:
+        options = tyro.cli(options_type, args=argv, prog=prog, description=description)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except PosedaError as error:
+        return _fail(prog, error)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, stream=sys.stderr)
+    try:
+        summary = work(options)
+    except PosedaError as error:
+        if options.debug:
+            raise
+        return _fail(prog, error)
+    except KeyboardInterrupt:
+        say(f"{prog}: stopped")
+        return 130
+    except OSError as error:
+        if options.debug:
+            raise
+        return _fail(prog, PosedaError(str(error), hint="check the path, its permissions and the disk"))
+    if options.json:
+        print(json.dumps(summary, default=str))
+    elif not options.quiet:
+        print_summary(summary)
+    return 0
+
+
+def _fail(prog: str, error: PosedaError) -> int:
+    hint = f" Try: {error.hint}" if error.hint else ""
+    line = " ".join(f"{prog}: {error}.{hint}".split())
+    say(line)
+    return error.exit_code
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """The summary as an aligned table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _flat(summary):
+        table.add_row(f"[bold]{key}[/bold]", value)
+    Console().print(table)
+
+
+def _flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in summary.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key} {name}", text) for name, text in _flat(value))
+        elif isinstance(value, list | tuple):
+            yield key, ", ".join(_text(item) for item in value)
+        else:
+            yield key, _text(value)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
+    """A bar with rate and ETA on stderr; yields advance(n). `total` None = unknown."""
+    if quiet:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)

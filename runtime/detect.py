@@ -1,0 +1,171 @@
+"""2D detection: MediaPipe's pose landmarker behind one small class, and a whole video through it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from poseda_deploy.errors import InputError, MissingDependency
+from poseda_deploy.files import require_file
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
+from poseda_deploy.terminal import progress
+
+from .pose_task import pose_task
+from .timing import StageClock
+from .video import Frame, VideoReader, read_ahead
+
+BUILT_MODELS = ("lite", "full", "heavy")
+
+
+class Detector(Protocol):
+    """Finds people in one frame after the other."""
+
+    skeleton: Skeleton
+    persons: int
+
+    def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
+        """(xy_px, score) of each person slot; score 0 where nobody or nothing is seen."""
+        ...
+
+
+class MediaPipeDetector:
+    """MediaPipe Tasks' PoseLandmarker in VIDEO mode; one context manager, one video."""
+
+    skeleton = MEDIAPIPE33
+
+    def __init__(self, model: str = "full", persons: int = 1, *, quiet: bool = False) -> None:
+        if persons < 1:
+            raise InputError(f"--persons must be at least 1, got {persons}")
+        self.persons = persons
+        self._landmarker = _create_landmarker(_model_file(model, quiet=quiet), persons)
+        self._last_ms = -1
+        self._slots: Float[np.ndarray, "p j 3"] = np.zeros((persons, len(MEDIAPIPE33.joints), 3), np.float32)
+
+    def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
+        """(xy_px, score); score is MediaPipe's visibility, 0 outside the image, where landmarks are guesses."""
+        import mediapipe
+
+        rgb = np.ascontiguousarray(frame.bgr[..., ::-1])
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+        self._last_ms = max(self._last_ms + 1, round(frame.time_s * 1000))  # it must strictly increase
+        found = self._landmarker.detect_for_video(image, self._last_ms).pose_landmarks
+        people = [np.array([(p.x, p.y, p.visibility) for p in person], np.float32) for person in found]
+        self._slots = into_slots(people, self._slots)
+        normalised, score = self._slots[..., :2], self._slots[..., 2].clip(0, 1)
+        inside = ((normalised >= 0) & (normalised <= 1)).all(-1)
+        height, width = frame.bgr.shape[:2]
+        return normalised * np.array([width, height], np.float32), np.where(inside, score, 0).astype(np.float32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._landmarker.close()
+
+
+def into_slots(
+    people: list[Float[np.ndarray, "j 3"]], previous: Float[np.ndarray, "p j 3"]
+) -> Float[np.ndarray, "p j 3"]:
+    """Each person into the slot whose last occupant was nearest; an empty slot has scores of 0.
+
+    Greedy from the nearest pair on; enough to keep slots apart, not yet a tracker.
+    """
+    slots = previous * np.array([1, 1, 0], np.float32)
+    centres = previous[..., :2].mean(1)
+    pairs = [(float(np.hypot(*(p[:, :2].mean(0) - c))), i, s) for i, p in enumerate(people) for s, c in enumerate(centres)]
+    taken_people: set[int] = set()
+    taken_slots: set[int] = set()
+    for _, i, s in sorted(pairs):
+        if i not in taken_people and s not in taken_slots:
+            slots[s] = people[i]
+            taken_people.add(i)
+            taken_slots.add(s)
+    return slots
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What came out of one video."""
+
+    keypoints: Keypoints2D
+    lost_frames: int
+    """Frames that the file promises but that cannot be decoded."""
+
+
+def detect_video(path: Path, detector: Detector, clock: StageClock, *, quiet: bool) -> Detections:
+    """Run the detector over a video, in order, every frame, decoding ahead on a second thread."""
+    xy_px, score, time_s = [], [], []
+    with VideoReader(path) as reader, progress("detecting", reader.frame_count_hint or None, quiet=quiet) as advance:
+        for frame in read_ahead(_timed(reader, clock)):
+            with clock.stage("detect"):
+                person_xy_px, person_score = detector.detect(frame)
+            xy_px.append(person_xy_px)
+            score.append(person_score)
+            time_s.append(frame.time_s)
+            advance(1)
+        lost, size_wh = reader.lost_frames, reader.size_wh
+    keypoints = Keypoints2D(np.stack(xy_px), np.stack(score), size_wh, detector.skeleton, np.array(time_s))
+    return Detections(keypoints, lost)
+
+
+def _timed(reader: VideoReader, clock: StageClock) -> Iterator[Frame]:
+    frames = iter(reader)
+    while True:
+        with clock.stage("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _model_file(model: str, *, quiet: bool) -> Path:
+    """lite, full and heavy are built from packages; anything else is a .task file."""
+    if model in BUILT_MODELS:
+        return pose_task(model, quiet=quiet)  # type: ignore[arg-type]
+    if not model.endswith(".task"):
+        raise InputError(f"unknown pose model {model!r}", hint="lite, full, heavy, or the path of a .task file")
+    return require_file(Path(model), "pose model")
+
+
+def _create_landmarker(model: Path, persons: int) -> Any:
+    try:
+        from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError as error:
+        raise MissingDependency("mediapipe is not installed", hint="pip install 'poseda-deploy[video]'") from error
+    options = vision.PoseLandmarkerOptions(
+        base_options=BaseOptions(model_asset_buffer=model.read_bytes()),
+        running_mode=vision.RunningMode.VIDEO,
+        num_poses=persons,
+    )
+    with _stderr_to_null():
+        try:
+            return vision.PoseLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{model}: MediaPipe cannot load this pose model", hint="--pose-model full builds the official one"
+            ) from error
+
+
+@contextmanager
+def _stderr_to_null() -> Iterator[None]:
+    """MediaPipe's C++ logs ten lines while it starts, whatever its log level."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,0 +1,310 @@
+"""Video files in and out, with exact time: frames carry the container's own time stamps, rates are fractions."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Lock, Semaphore, Thread
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from poseda_deploy.errors import InputError
+from poseda_deploy.files import require_file, write_aside
+from poseda_deploy.opencv import cv2
+
+MAX_FPS = 1000  # containers without a rate report their tick, 1000 (webm) or 90000 (transport streams)
+PROBED_FRAMES = 30
+_FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
+
+Image = UInt8[np.ndarray, "height width 3"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded picture."""
+
+    index: int
+    """Count from 0 of the frames delivered."""
+    time_s: float
+    """Presentation time from the container, 0 at the start; strictly increasing."""
+    bgr: Image
+    """Pixels as displayed, that is, after the file's rotation."""
+
+
+class VideoReader:
+    """The frames of a video file, once, in order. Frames lost to a damaged file are counted, not hidden.
+
+    OpenCV turns the pictures by the file's rotation metadata, and scales them should the size change midway; `size_wh`
+    is the size of the pictures that come.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()  # close() may come while another thread decodes; OpenCV would crash
+        self._capture = _open_capture(path)
+        first = self._decode()
+        if first is None:
+            self.close()
+            raise _no_video(path)
+        self._pending: tuple[float, Image] | None = first
+        self.size_wh: tuple[int, int] = (first[1].shape[1], first[1].shape[0])
+        self.fps: Fraction = _frame_rate(path, self._capture.get(cv2.CAP_PROP_FPS))
+        self.frame_count_hint: int = _count(self._capture)
+        """Frames that the container promises; 0 if it does not say."""
+        self._clock = _Clock(self.fps)
+        self._delivered = 0
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        while self._pending is not None:
+            stamp_ms, bgr = self._pending
+            frame = Frame(self._delivered, self._clock.time_s(self._delivered, stamp_ms), bgr)
+            self._delivered += 1
+            self._pending = None
+            yield frame
+            self._pending = self._decode()
+        self._ended = True
+
+    @property
+    def lost_frames(self) -> int:
+        """Frames promised but not readable, once the iteration has ended. One is tolerated: containers miscount."""
+        lost = self.frame_count_hint - self._delivered if self._ended else 0
+        return lost if lost > 1 else 0
+
+    def _decode(self) -> tuple[float, Image] | None:
+        with self._lock:
+            if not self._capture.grab():
+                return None
+            stamp_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+            decoded, bgr = self._capture.retrieve()
+        return (stamp_ms, np.asarray(bgr, np.uint8)) if decoded else None
+
+    def close(self) -> None:
+        """Let go of the file; an iteration under way ends."""
+        with self._lock:
+            self._capture.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Clock:
+    """Strictly increasing seconds from the container's stamps, or from the rate where it has none."""
+
+    def __init__(self, fps: Fraction) -> None:
+        self._period_s = float(1 / fps)
+        self._last_s = -1.0
+
+    def time_s(self, index: int, stamp_ms: float) -> float:
+        time_s = stamp_ms / 1000 if stamp_ms > 0 else index * self._period_s
+        if time_s <= self._last_s:
+            # Half a period: far enough for speeds to stay finite, and the next true stamp still comes later.
+            time_s = self._last_s + self._period_s / 2
+        self._last_s = time_s
+        return time_s
+
+
+class VideoWriter:
+    """An mp4 (codec mp4v: OpenCV's wheels have no H.264) that appears under its name only if the block succeeds.
+
+    Odd sizes lose their last column or row, because the codec has none.
+    """
+
+    def __init__(self, path: Path, size_wh: tuple[int, int], fps: Fraction) -> None:
+        if path.suffix.lower() != ".mp4":
+            raise InputError(f"video to write: expected a name ending in .mp4, got {path}", hint="rename the output")
+        self.path = path
+        self.size_wh = size_wh
+        self.fps = fps
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._aside = stack.enter_context(_aside(self.path))
+            with quiet():
+                fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+                self._out = cv2.VideoWriter(str(self._aside), fourcc, float(self.fps), self.size_wh)
+            if not self._out.isOpened():
+                raise _cannot_write(self.path, f"{self.size_wh[0]}x{self.size_wh[1]} at {float(self.fps):g} fps")
+            stack.push(self._finish)  # before the rename; if it raises there is none
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, bgr: Image) -> None:
+        """Append a frame of exactly `size_wh`."""
+        if bgr.shape != (self.size_wh[1], self.size_wh[0], 3):  # OpenCV would drop it and only log
+            raise ValueError(f"frame to write: expected {self.size_wh[0]}x{self.size_wh[1]}x3, got shape {bgr.shape}")
+        self._out.write(bgr)
+        self._written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; OpenCV does not say when the disk is full, so the file is asked what it holds."""
+        self._out.release()
+        if error is not None:
+            return
+        with quiet():
+            capture = cv2.VideoCapture(str(self._aside))
+        held = _count(capture) if capture.isOpened() else 0
+        capture.release()
+        if held != self._written or not held:
+            raise _cannot_write(self.path, f"{held} of {self._written} frames arrived")
+
+
+def read_ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+    """The same items, made (a video: decoded) up to `depth` ahead on a thread that ends when the consumer leaves."""
+    made: SimpleQueue[T | _End] = SimpleQueue()
+    room, stop = Semaphore(depth), Event()
+    thread = Thread(target=_make, args=(items, made, room, stop), name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := made.get(), _End):
+            room.release()
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stop.set()
+        room.release()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more items, and why."""
+
+    error: BaseException | None
+
+
+def _make(items: Iterable[T], made: "SimpleQueue[T | _End]", room: Semaphore, stop: Event) -> None:
+    try:
+        for item in items:
+            room.acquire()
+            if stop.is_set():
+                return
+            made.put(item)
+        made.put(_End(None))
+    except BaseException as error:
+        made.put(_End(error))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep OpenCV and its FFmpeg from printing on stderr what an error of ours says better.
+
+    FFmpeg's level is read once, when the process opens its first video.
+    """
+    logging = cv2.utils.logging
+    level, ours = logging.getLogLevel(), _FFMPEG_LOG not in os.environ
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault(_FFMPEG_LOG, "-8")
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+        if ours:
+            del os.environ[_FFMPEG_LOG]
+
+
+def _open_capture(path: Path) -> "cv2.VideoCapture":
+    if path.is_dir():
+        raise InputError(f"{path}: expected a video file, got a folder", hint="name one file in it")
+    require_file(path, "video")
+    with quiet():
+        capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise _no_video(path)
+    return capture
+
+
+def _no_video(path: Path) -> InputError:
+    boxes = _mp4_boxes(path)
+    if path.stat().st_size == 0:
+        return InputError(f"{path}: expected a video, got an empty file", hint="copy or record it again")
+    if "ftyp" in boxes and "moov" not in boxes:
+        return InputError(
+            f"{path}: the video looks truncated: the index at the end of an mp4 (its moov box) is missing",
+            hint="copy it again; for a recording that was cut off, try a repair tool such as untrunc",
+        )
+    if "moov" in boxes:
+        return InputError(f"{path}: expected at least one frame, got none", hint="record or export it again")
+    return InputError(
+        f"{path}: expected a video, got something that no decoder knows",
+        hint="use a common format (mp4, mov, avi, mkv, webm), or convert it with ffmpeg -i IN out.mp4",
+    )
+
+
+def _mp4_boxes(path: Path) -> list[str]:
+    """Names of the top-level boxes that begin in the file, if it is an mp4."""
+    names: list[str] = []
+    with path.open("rb") as stream:
+        while len(head := stream.read(16)) >= 8 and (names or head[4:8] == b"ftyp"):
+            names.append(head[4:8].decode("latin-1"))
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            if size < 8:  # 0: to the end of the file
+                break
+            stream.seek(size - len(head), os.SEEK_CUR)
+    return names
+
+
+def _frame_rate(path: Path, reported: float) -> Fraction:
+    if 0 < reported < MAX_FPS:
+        return exact_fps(reported)
+    with_stamps = _stamps_ms(path)
+    if len(with_stamps) < 2 or with_stamps[-1] <= with_stamps[0]:
+        raise InputError(
+            f"{path}: expected a frame rate or time stamps, got a rate of {reported:g} and no stamps",
+            hint="convert it with ffmpeg -i IN -r 30 out.mp4",
+        )
+    return exact_fps(1000 / float(np.median(np.diff(with_stamps))))
+
+
+def exact_fps(fps: float) -> Fraction:
+    """The rate meant by a float: 29.97 (which OpenCV itself writes) and 29.970029 are 30000/1001."""
+    ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
+    return ntsc if abs(float(ntsc) - fps) < 2e-6 * fps else Fraction(fps).limit_denominator(1001)
+
+
+def _stamps_ms(path: Path) -> list[float]:
+    capture = _open_capture(path)
+    stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(PROBED_FRAMES) if capture.grab()]
+    capture.release()
+    return stamps
+
+
+def _count(capture: "cv2.VideoCapture") -> int:
+    return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+
+def _aside(path: Path) -> AbstractContextManager[Path]:
+    """As write_aside, but a place where no file can be is an input error, told before the work and not after."""
+    if path.is_dir():
+        raise _cannot_write(path, "a folder of that name exists")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, str(error)) from error
+    return write_aside(path)
+
+
+def _cannot_write(path: Path, got: str) -> InputError:
+    return InputError(f"{path}: the video cannot be written ({got})", hint="check the folder and the free disk space")

@@ -1,0 +1,82 @@
+"""poseda-train: source poses in, a bundle with a ready lifter.onnx out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from poseda_deploy.errors import InputError
+from poseda_deploy.terminal import CommonOptions, progress, run_command
+
+
+@dataclass(frozen=True)
+class TrainOptions(CommonOptions):
+    """Flags of poseda-train; what has no flag keeps the defaults of TrainConfig, LifterConfig and ViewConfig."""
+
+    source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz")] = ()
+    """Source poses: positions (N,17,3) in metres, y up, with seq_id, seq_subject and valid."""
+    without: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUBJECT")] = ()
+    """Subjects to leave out, compared for equality."""
+    out: Path = Path("models/trained")
+    """Bundle folder to write."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an existing bundle."""
+    steps: int = 60_000
+    """Optimiser steps; 60,000 take about half an hour on one core."""
+    batch: int = 512
+    """Views a step."""
+    width: int = 512
+    """Hidden units of the network."""
+    blocks: int = 2
+    """Residual blocks of the network."""
+    seed: int = 0
+    """Same seed, same weights, on one machine."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of poseda-train."""
+    return run_command(TrainOptions, train, argv, "poseda-train", __doc__ or "")
+
+
+def train(options: TrainOptions) -> Mapping[str, Any]:
+    """Train and write the bundle; returns the summary."""
+    if options.out.exists() and not options.overwrite:
+        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
+    from .publish import publish, require_exporters
+
+    require_exporters()
+    import torch
+
+    from poseda_deploy.model import LifterConfig
+
+    from .config import TrainConfig
+    from .loop import fit
+    from .source import load_source
+
+    torch.set_num_threads(1)  # two threads are five times slower than one wherever anything else runs
+    lifter_config = LifterConfig(width=options.width, blocks=options.blocks)
+    given = ("source", "without", "steps", "batch", "seed", "device")
+    config = TrainConfig(lifter=lifter_config, **{name: getattr(options, name) for name in given})
+    source = load_source(config.source, config.without)
+    started = time.monotonic()
+    errors_mm: list[float] = []
+    with progress("training", config.steps, quiet=options.quiet) as advance:
+
+        def on_steps(steps: int, error_mm: float) -> None:
+            advance(steps)
+            errors_mm.append(error_mm)
+
+        lifter = fit(config, source, on_steps)
+    last = errors_mm[-max(1, len(errors_mm) // 20) :]
+    report = {
+        "source_poses": len(source.pose_m),
+        "training_error_mm": round(sum(last) / len(last), 1),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+    bundle = publish(lifter, options.out, name=options.out.name, config=asdict(config), report=report)
+    return {"bundle": str(bundle.path), **bundle.manifest.report}

@@ -1,0 +1,42 @@
+"""Every knob of source training, with its default, unit and one sentence."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from poseda_deploy.errors import InputError
+from poseda_deploy.model import LifterConfig
+
+from .views import ViewConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Source training of the lifter."""
+
+    source: tuple[Path, ...]
+    """Files of source poses: .npz with positions (N,17,3) in metres, y up."""
+    without: tuple[str, ...] = ()
+    """Subjects to leave out, compared for equality."""
+    steps: int = 60_000
+    """Optimiser steps."""
+    batch: int = 512
+    """Views a step."""
+    learning_rate: float = 1e-3
+    """Peak of the one-cycle schedule."""
+    average: float = 0.9995
+    """Decay of the running mean of the weights, which is what is saved."""
+    seed: int = 0
+    """Same seed, same weights, on one machine with one thread."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    lifter: LifterConfig = field(default_factory=LifterConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 8 or not 0 < self.learning_rate < 1 or not 0 <= self.average < 1:
+            raise InputError(
+                f"impossible training: {self.steps} steps of {self.batch} views at {self.learning_rate:g}",
+                hint="steps >= 1, batch >= 8, learning rate and average between 0 and 1",
+            )
+        if not self.source:
+            raise InputError("no source poses", hint="--source FILE.npz ...")

@@ -1,0 +1,44 @@
+"""A trained lifter becomes a bundle: weights, ONNX, golden vectors, manifest; all of it or nothing."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from poseda_deploy.backend import open_backend, replay_golden
+from poseda_deploy.bundle import GOLDEN, ONNX, WEIGHTS, Bundle, load_bundle, write_manifest
+from poseda_deploy.errors import MissingDependency
+from poseda_deploy.model import Lifter
+from poseda_deploy.onnx_graph import write_golden, write_onnx
+
+
+def require_exporters() -> None:
+    """Say now, and not after half an hour of training, that a package for writing the bundle is missing."""
+    for module, extra in (("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "cpu")):
+        if find_spec(module) is None:
+            raise MissingDependency(f"{module} is not installed", hint=f"pip install 'poseda-deploy[{extra}]'")
+
+
+def publish(lifter: Lifter, out: Path, *, name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> Bundle:
+    """Write the bundle beside `out`, prove that ONNX Runtime gives what torch gives, then move it into place."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir()
+        (folder / WEIGHTS).write_bytes(save(lifter.state_dict()))
+        write_onnx(lifter, folder / ONNX)
+        write_golden(lifter, folder / GOLDEN)
+        files = (WEIGHTS, ONNX, GOLDEN)
+        bundle = write_manifest(folder, files, name=name, config=config, report=report)
+        with open_backend(bundle, "ort-cpu") as backend:
+            parity_mm = replay_golden(backend, bundle)
+        report = {**report, "onnx_parity_mm": round(parity_mm, 4)}
+        write_manifest(folder, files, name=name, config=config, report=report)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return load_bundle(out)
