@@ -67,7 +67,7 @@ def replay_golden(backend: Backend, bundle: Bundle) -> float:
     worst_mm = float(np.nan_to_num(off, nan=np.inf).max() * 1000)
     if worst_mm > GOLDEN_LIMIT_MM:
         raise CheckFailed(
-            f"{backend.provider} gives other poses than were recorded: {worst_mm:.2f} mm apart, limit {GOLDEN_LIMIT_MM}",
+            f"{backend.provider} gives other poses than were recorded: {worst_mm:.2f} mm, limit {GOLDEN_LIMIT_MM}",
             hint="another onnxruntime version or device may be at fault; try --backend ort-cpu",
         )
     return worst_mm

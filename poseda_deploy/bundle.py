@@ -36,7 +36,9 @@ class Manifest:
     name: str = "lifter"
     schema: int = SCHEMA
     skeleton: str = "h36m17"
-    units: str = "keypoints and camera in pixels; pose, root and bones in metres; camera axes x right, y down, z forward"
+    units: str = (
+        "keypoints and camera in pixels; pose, root and bones in metres; camera axes x right, y down, z forward"
+    )
     licence: str = "Apache-2.0"
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the packages that made it."""

@@ -102,9 +102,7 @@ def bend_rad(pose: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, " n"]:
     return np.sqrt(np.mean(np.square(angles), axis=0))
 
 
-def estimate_bones(
-    pose: Float[np.ndarray, "n 17 3"], score: Float[np.ndarray, "n 17"]
-) -> Float[np.ndarray, "9"]:
+def estimate_bones(pose: Float[np.ndarray, "n 17 3"], score: Float[np.ndarray, "n 17"]) -> Float[np.ndarray, "9"]:
     """0.8 quantile of the lengths that the lifter gives when it knows none, left and right pooled.
 
     score is not used to drop bones: a missing joint's bone has the lifter's average length, which is what it is worth.

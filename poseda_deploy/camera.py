@@ -44,7 +44,9 @@ class Camera:
                 f"image: expected {low:.0f} to {high:.0f} px",
                 hint="give pixels, not millimetres, or use --fov-deg",
             )
-        if not (-0.5 * width <= self.center_px[0] <= 1.5 * width and -0.5 * height <= self.center_px[1] <= 1.5 * height):
+        if not (
+            -0.5 * width <= self.center_px[0] <= 1.5 * width and -0.5 * height <= self.center_px[1] <= 1.5 * height
+        ):
             raise CameraError(
                 f"principal point {self.center_px} lies far outside the {width}x{height} image",
                 hint="were the intrinsics calibrated at another resolution?",
@@ -134,7 +136,7 @@ class Camera:
         sx, sy = size_wh[0] / self.size_wh[0], size_wh[1] / self.size_wh[1]
         if abs(sx / sy - 1) > 0.02:
             raise CameraError(
-                f"intrinsics are for a {self.size_wh[0]}x{self.size_wh[1]} image, this one is {size_wh[0]}x{size_wh[1]}",
+                "intrinsics are for a {}x{} image, this one is {}x{}".format(*self.size_wh, *size_wh),
                 hint="another shape is another crop: calibrate at this resolution",
             )
         (fx, fy), (cx, cy) = self.focal_px, self.center_px

@@ -76,7 +76,7 @@ def _node_value(node: Any) -> Any:
         return node.string()
     if node.isMap():
         matrix = node.mat() if not node.getNode("dt").empty() else None
-        return matrix if matrix is not None else {key: _node_value(node.getNode(key)) for key in node.keys()}
+        return matrix if matrix is not None else {key: _node_value(node.getNode(key)) for key in node.keys()}  # noqa: SIM118
     return [_node_value(node.at(i)) for i in range(node.size())]
 
 
@@ -90,7 +90,9 @@ def _pick(fields: Mapping[str, Any], path: Path, name: str | None) -> Mapping[st
         if isinstance(value, dict) and any(k in value for k in _MATRIX_KEYS)
     }
     if not cameras:
-        raise CameraError(f"no camera matrix; it has {', '.join(fields) or 'nothing'}", hint=f"expected {_MATRIX_KEYS[0]}")
+        raise CameraError(
+            f"no camera matrix; it has {', '.join(fields) or 'nothing'}", hint=f"expected {_MATRIX_KEYS[0]}"
+        )
     if name is None and len(cameras) == 1:
         return next(iter(cameras.values()))
     if name not in cameras:

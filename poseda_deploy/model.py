@@ -1,4 +1,4 @@
-"""The lifter: pixels, camera, up and bone lengths in; metric person in camera axes out. The only torch file of the core.
+"""The lifter: pixels, camera, up and bone lengths in; metric person in camera axes out. The core's torch file.
 
 `Lifter.forward` is the whole of it and is what lifter.onnx holds: pixels to rays, the person turned onto the optical
 axis, the network, turned back, absolute position by least squares over the rays, and a few rounds of refinement.
@@ -80,6 +80,12 @@ class View:
 
 class Lifter(nn.Module):
     """Single-frame lifter conditioned on the camera's up vector and the person's bone lengths, both optional."""
+
+    bone_from_joint: Tensor
+    joint_from_bone: Tensor
+    length_from_group: Tensor
+    group_from_length: Tensor
+    typical_m: Tensor
 
     def __init__(self, config: LifterConfig) -> None:
         super().__init__()
@@ -204,7 +210,7 @@ def turn_onto_axis(anchor: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3 3"]:
     a, b, c = (direction / direction.norm(dim=1, keepdim=True)).unbind(1)
     k = 1 / (1 + c)
     rows = [1 - a * a * k, -a * b * k, -a, -a * b * k, 1 - b * b * k, -b, a, b, c]
-    return torch.stack(rows, 1).unflatten(1, (3, 3))
+    return torch.stack(rows, 1).view(-1, 3, 3)
 
 
 def place(pose: Float[Tensor, "n 17 3"], view: View) -> Float[Tensor, "n 3"]:
@@ -240,8 +246,8 @@ def onto_rays(joints: Float[Tensor, "n 17 3"], view: View) -> Float[Tensor, "n 1
 
 def mirror_features(features: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
     """The same person in a mirror: left and right swapped, every x negated."""
-    joints, rest = features.split([3 * len(READ_JOINTS), FEATURES - 3 * len(READ_JOINTS)], 1)
-    joints = joints.unflatten(1, (-1, 3))[:, MIRROR_READ] * features.new_tensor([-1.0, 1.0, 1.0])
+    joints, rest = features[:, : 3 * len(READ_JOINTS)], features[:, 3 * len(READ_JOINTS) :]
+    joints = joints.view(-1, len(READ_JOINTS), 3)[:, MIRROR_READ] * features.new_tensor([-1.0, 1.0, 1.0])
     # scale, anchor x y, up x y z, then flags and lengths, which a mirror leaves alone
     sign = features.new_tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0] + [1.0] * (rest.shape[1] - 6))
     return torch.cat([joints.flatten(1), rest * sign], 1)

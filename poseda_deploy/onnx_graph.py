@@ -20,7 +20,7 @@ METADATA = {
     "skeleton": H36M17.name,
     "joints": " ".join(H36M17.joints),
     "bones": " ".join(BONE_GROUPS),
-    "units": "keypoints x_px y_px score(0=missing); camera fx fy cx cy px; up unit vector, 0=unknown; bones m, 0=unknown",
+    "units": "keypoints px px score (0 = missing); camera px; up unit vector (0 = unknown); bones m (0 = unknown)",
     "axes": "camera: x right, y down, z forward; pose (m) relative to the pelvis, root (m) absolute",
 }
 

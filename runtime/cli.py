@@ -154,7 +154,7 @@ def _camera(options: RunOptions, keypoints: Keypoints2D) -> Camera:
     if options.fov_deg is not None:
         return Camera.from_fov(options.fov_deg, size_wh, "--fov-deg")
     camera = default_camera(size_wh)
-    say(f"poseda-run: no intrinsics given; camera {camera.origin}. Distances scale with it: give --intrinsics or --fov-deg")
+    say(f"poseda-run: no intrinsics given: {camera.origin}; distances scale with it (--intrinsics, --fov-deg)")
     return camera
 
 

@@ -82,7 +82,9 @@ def into_slots(
     """
     slots = previous * np.array([1, 1, 0], np.float32)
     centres = previous[..., :2].mean(1)
-    pairs = [(float(np.hypot(*(p[:, :2].mean(0) - c))), i, s) for i, p in enumerate(people) for s, c in enumerate(centres)]
+    pairs = [
+        (float(np.hypot(*(p[:, :2].mean(0) - c))), i, s) for i, p in enumerate(people) for s, c in enumerate(centres)
+    ]
     taken_people: set[int] = set()
     taken_slots: set[int] = set()
     for _, i, s in sorted(pairs):

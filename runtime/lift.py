@@ -34,7 +34,9 @@ class SceneCalibration:
         return {
             "up": [round(float(x), 4) for x in self.up],
             "up_from": self.up_origin,
-            "bones_m": [dict(zip(BONE_GROUPS, np.round(b.astype(float), 3).tolist(), strict=True)) for b in self.bones_m],
+            "bones_m": [
+                dict(zip(BONE_GROUPS, np.round(b.astype(float), 3).tolist(), strict=True)) for b in self.bones_m
+            ],
             "bones_from": self.bones_origin,
         }
 
@@ -45,7 +47,9 @@ def calibrate_scene(lift: Lift, keypoints: Float[np.ndarray, "t p 17 3"], manife
     known_up = None if manifest.up is None else np.array(manifest.up, np.float32)
     known_bones = None if manifest.bones_m is None else np.array(manifest.bones_m, np.float32)
     everyone = calibrate(lift, keypoints.reshape(-1, 17, 3), known_up, known_bones)
-    own = [calibrate(lift, keypoints[:, p], everyone.up, known_bones) for p in range(slots)] if slots > 1 else [everyone]
+    own = (
+        [calibrate(lift, keypoints[:, p], everyone.up, known_bones) for p in range(slots)] if slots > 1 else [everyone]
+    )
     estimated = f"estimated from {everyone.frames} frames of this run"
     return SceneCalibration(
         everyone.up,

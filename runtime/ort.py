@@ -25,7 +25,8 @@ class OrtCpuBackend:
         self.provider = self._session.get_providers()[0]
         if self.provider != self.asked:
             raise BackendError(
-                f"asked for {self.asked}, but {self.provider} would run", hint="poseda-run --backend ort-cpu runs anywhere"
+                f"asked for {self.asked}, but {self.provider} would run",
+                hint="poseda-run --backend ort-cpu runs anywhere",
             )
 
     def lift(

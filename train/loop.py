@@ -1,6 +1,7 @@
 """The training loop: views in, a lifter out, top to bottom."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,13 @@ DRAW = 16
 
 
 def fit(config: TrainConfig, source: SourcePoses, on_steps: Callable[[int, float], None]) -> Lifter:
-    """Train a lifter on endless virtual views of the source poses; on_steps(done since the last call, mean joint error in mm).
+    """Train on endless virtual views of the source poses; on_steps(steps since the last call, joint error in mm).
 
     Mean joint distance of the network's own output, one-cycle Adam, bf16 hidden layers; the averaged weights are kept.
     """
     torch.manual_seed(config.seed)
     lifter = Lifter(config.lifter).to(config.device).train()
-    average = torch.optim.swa_utils.AveragedModel(
-        lifter, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
-    )
+    average = deepcopy(lifter)
     optimizer = torch.optim.Adam(lifter.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
@@ -39,15 +38,22 @@ def fit(config: TrainConfig, source: SourcePoses, on_steps: Callable[[int, float
             drawn = sampler.draw(DRAW * config.batch)
         loss = joint_error(lifter, drawn.rows(step % DRAW, config.batch))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(lifter.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        average.update_parameters(lifter)
+        follow(average, lifter, min(config.average, step / (step + 10)))
         if step % DRAW == DRAW - 1 or step == config.steps - 1:
             on_steps(step % DRAW + 1, finite_mm(loss, step))
-    trained: Lifter = average.module
-    return trained.eval().cpu()
+    return average.eval().cpu()
+
+
+@torch.no_grad()
+def follow(average: Lifter, lifter: Lifter, decay: float) -> None:
+    """Move the running mean of the weights and batch statistics towards the lifter."""
+    for mean, value in zip(average.state_dict().values(), lifter.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
 
 
 def joint_error(lifter: Lifter, views: Views) -> Tensor:

@@ -79,5 +79,3 @@ def facing_forward(pose_m: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, "n 
     turned = np.stack([cos * x + sin * z, y, cos * z - sin * x], -1)
     bone = BONE_FROM_JOINT @ turned
     return bone / np.maximum(np.linalg.norm(bone, axis=-1, keepdims=True), 1e-6)
-
-

@@ -25,7 +25,7 @@ _FREEDOM = {"thigh": 1.0, "shin": 1.0, "thorax_head": 1.0, "upper_arm": 1.5, "fo
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How virtual cameras and bodies vary. Angles in radians, lengths in metres, noise as share of the person's size."""
+    """How virtual cameras and bodies vary: radians, metres, noise as a share of the person's size."""
 
     pitch: tuple[float, float] = (0.2, 0.25)
     """Mean and standard deviation of how far the camera looks down."""
@@ -51,7 +51,7 @@ class ViewConfig:
     exact: float = 0.4
     """Share of views without detector noise."""
     noise: float = 0.02
-    """Largest standard deviation of detector noise per axis, as a share of the person's rms size in the image times 3."""
+    """Largest standard deviation of detector noise per axis, as a share of three times the person's rms radius."""
     doubtful: float = 0.15
     """Share of joints with a low score; where there is noise theirs is up to three times larger."""
     cropped: float = 0.25
