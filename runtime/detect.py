@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -18,11 +18,9 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
 from poseda_deploy.terminal import progress
 
-from .pose_task import pose_task
+from .pose_task import PoseModel, pose_task
 from .timing import StageClock
 from .video import Frame, VideoReader, read_ahead
-
-BUILT_MODELS = ("lite", "full", "heavy")
 
 
 class Detector(Protocol):
@@ -132,8 +130,9 @@ def _timed(reader: VideoReader, clock: StageClock) -> Iterator[Frame]:
 
 def _model_file(model: str, *, quiet: bool) -> Path:
     """lite, full and heavy are built from packages; anything else is a .task file."""
-    if model in BUILT_MODELS:
-        return pose_task(model, quiet=quiet)  # type: ignore[arg-type]
+    for built in get_args(PoseModel):
+        if model == built:
+            return pose_task(built, quiet=quiet)
     if not model.endswith(".task"):
         raise InputError(f"unknown pose model {model!r}", hint="lite, full, heavy, or the path of a .task file")
     return require_file(Path(model), "pose model")

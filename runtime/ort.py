@@ -1,5 +1,6 @@
 """ONNX Runtime backends: lifter.onnx on the CPU or on CUDA, and never on another than was asked for."""
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,6 +81,8 @@ def _onnxruntime() -> ModuleType:
             "onnxruntime and onnxruntime-gpu are both installed; whichever came last runs",
             hint="pip uninstall onnxruntime onnxruntime-gpu, then install one",
         )
+    # Since 1.32 the wheels send usage events and keep a device id on disk, unless told not to before the import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from poseda_deploy.runtime import assets
-from poseda_deploy.runtime.assets import Archive, Asset, AssetName, fetch_asset
-from poseda_deploy.runtime.pose_task import pose_task, write_stored_zip
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import sha256
+from poseda_deploy.runtime import assets
+from poseda_deploy.runtime.assets import Archive, Asset, AssetName, fetch_asset
+from poseda_deploy.runtime.pose_task import pose_task, write_stored_zip
 
 FIRST: AssetName = "pose_landmark_lite.tflite"
 SECOND: AssetName = "pose_landmark_heavy.tflite"

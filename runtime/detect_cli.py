@@ -1,0 +1,98 @@
+"""poseda-detect: a video, or another detector's JSON, in; my_keypoints.npz out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from poseda_deploy.errors import InputError
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.skeleton import skeleton_named
+from poseda_deploy.terminal import CommonOptions, run_command, say
+
+from .timing import StageClock
+
+
+@dataclass(frozen=True)
+class DetectOptions(CommonOptions):
+    """Flags of poseda-detect. One of --video, --from-openpose or --from-coco says what to read."""
+
+    video: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Video to detect people in."""
+    from_openpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of OpenPose JSON files to convert."""
+    from_coco: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """COCO-style JSON file to convert."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.npz")] = Path("my_keypoints.npz")
+    """Keypoints2D file to write."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an existing file."""
+    pose_model: Annotated[str, tyro.conf.arg(metavar="lite|full|heavy|FILE.task")] = "full"
+    """MediaPipe's pose model."""
+    persons: int = 1
+    """People to look for, or to keep, in each frame."""
+    skeleton: Literal["openpose25", "coco17", "halpe26", "mediapipe33", "h36m17"] | None = None
+    """Joint order of the JSON; default: openpose25 or coco17."""
+    image_size: tuple[int, int] | None = None
+    """Width and height in pixels of the images behind the JSON."""
+    fps: str = "30"
+    """Frame rate behind the JSON, exact: 30, 29.97 or 30000/1001."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of poseda-detect."""
+    return run_command(DetectOptions, detect, argv, "poseda-detect", __doc__ or "")
+
+
+def detect(options: DetectOptions) -> Mapping[str, Any]:
+    """Read or detect, then write the file; returns the summary."""
+    if sum(source is not None for source in (options.video, options.from_openpose, options.from_coco)) != 1:
+        raise InputError("expected exactly one of --video, --from-openpose, --from-coco")
+    if options.out.exists() and not options.overwrite:
+        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out FILE writes elsewhere")
+    if options.persons < 1:
+        raise InputError(f"--persons must be at least 1, got {options.persons}")
+    clock = StageClock()
+    keypoints, lost_frames = _from_video(options, options.video, clock) if options.video else (_convert(options), 0)
+    keypoints.save(options.out)
+    return {
+        "frames": len(keypoints),
+        "lost_frames": lost_frames,
+        "frames_with_people": int((keypoints.score > 0).any((1, 2)).sum()),
+        "skeleton": keypoints.skeleton.name,
+        "fps": round(len(keypoints) / clock.elapsed_s, 2),
+        "stages": clock.percentiles_ms(),
+        "outputs": [str(options.out)],
+    }
+
+
+def _from_video(options: DetectOptions, video: Path, clock: StageClock) -> tuple[Keypoints2D, int]:
+    from .detect import MediaPipeDetector, detect_video
+
+    with MediaPipeDetector(options.pose_model, options.persons, quiet=options.quiet) as detector:
+        detections = detect_video(video, detector, clock, quiet=options.quiet)
+    if detections.lost_frames:
+        say(f"poseda-detect: {video}: {detections.lost_frames} frames could not be decoded; the rest is processed")
+    return detections.keypoints, detections.lost_frames
+
+
+def _convert(options: DetectOptions) -> Keypoints2D:
+    from .importers import from_coco, from_openpose
+
+    if options.image_size is None:
+        raise InputError("JSON keypoints do not carry the image size", hint="--image-size WIDTH HEIGHT")
+    try:
+        fps = Fraction(options.fps)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"--fps must be a number or a fraction, got {options.fps!r}") from error
+    if fps <= 0:
+        raise InputError(f"--fps must be above 0, got {options.fps}")
+    if options.from_openpose is not None:
+        skeleton = skeleton_named(options.skeleton or "openpose25")
+        return from_openpose(options.from_openpose, skeleton, options.image_size, fps, options.persons)
+    assert options.from_coco is not None
+    skeleton = skeleton_named(options.skeleton or "coco17")
+    return from_coco(options.from_coco, skeleton, options.image_size, fps, options.persons)
