@@ -98,7 +98,10 @@ def _parse(path: Path) -> Manifest:
                 f"{path}: schema {data['schema']} is newer than {SCHEMA}, which this version reads",
                 hint="pip install --upgrade poseda-deploy",
             )
+        dict(data["files"])
         return Manifest(**{key: value for key, value in data.items() if key in known})
+    except BundleError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: not a bundle manifest ({error})", hint="copy the folder again") from error
 

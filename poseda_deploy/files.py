@@ -23,7 +23,7 @@ def load_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz; refuses pickled objects and missing keys, naming both."""
     require_file(path, "file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [key for key in required if key not in archive.files]
             if missing:
                 raise InputError(
@@ -33,6 +33,8 @@ def load_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in archive.files}
     except InputError:
         raise
+    except AttributeError as error:  # a bare array or nothing: no context manager
+        raise InputError(f"{path}: not an .npz archive", hint="write it with numpy.savez") from error
     except (BadZipFile, OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable .npz ({error})", hint="write it again with numpy.savez") from error
     except ValueError as error:

@@ -63,7 +63,7 @@ def _read_opencv(text: str) -> dict[str, Any]:
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         root = storage.root()
         fields = {key: _node_value(storage.getNode(key)) for key in root.keys()}  # noqa: SIM118 (not a dict)
-    except cv2.error as error:
+    except (cv2.error, SystemError) as error:  # the binding raises SystemError where the parser stops midway
         raise CameraError("not valid OpenCV YAML", hint="cv2.FileStorage must be able to read it") from error
     storage.release()
     return fields

@@ -11,7 +11,7 @@ from poseda_deploy.opencv import cv2
 from poseda_deploy.skeleton import H36M17
 
 Array = np.ndarray
-Image = UInt8[np.ndarray, "height width 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 Colour = tuple[int, int, int]
 Point = Sequence[int]
 
@@ -91,12 +91,9 @@ class Scene:
     """Where the floor is and where to look: both follow the people slowly, so that motion shows and noise does not."""
 
     def __init__(self) -> None:
-        self.floor_m = 0.0
-        """Height in world axes (0 = the camera)."""
-        self.centre_m: Array = np.array([0.0, 3.0])
-        """Point of interest, right and forward."""
-        self.span_m = MIN_SPAN_M
-        """What the panel spans at the centre."""
+        self.floor_m = 0.0  # height in world axes, where the camera is at 0
+        self.centre_m: Array = np.array([0.0, 3.0])  # point of interest, right and forward
+        self.span_m = MIN_SPAN_M  # what the panel spans at the centre
         self._feet_m: deque[float] = deque(maxlen=HISTORY_FRAMES)
 
     def follow(self, people_m: Sequence[Float[Array, "17 3"]]) -> None:
@@ -116,8 +113,7 @@ class Scene:
     def view(self, side_px: int) -> View:
         """From behind the camera's right shoulder, a little above."""
         right = np.array([np.cos(AZIMUTH_RAD), 0, np.sin(AZIMUTH_RAD)])
-        level = np.array([np.sin(AZIMUTH_RAD), 0, -np.cos(AZIMUTH_RAD)])
-        back = np.cos(ELEVATION_RAD) * level + np.sin(ELEVATION_RAD) * np.array([0, 1, 0])
+        back = np.array([right[2], np.tan(ELEVATION_RAD), -right[0]]) * np.cos(ELEVATION_RAD)
         middle_m = np.array([self.centre_m[0], self.floor_m + EYE_HEIGHT_M, self.centre_m[1]])
         eye_m = middle_m + DISTANCE_PER_SPAN * self.span_m * back
         axes = np.stack([right, np.cross(back, right), -back])
@@ -176,9 +172,9 @@ class OverlayPainter:
         view = self._scene.view(len(panel))
         _draw_grid(panel, view, self._scene)
         _draw_camera(panel, view, self._axes, self.size_wh, self._scene.floor_m)
-        solids = [_solid(view, person, xyz_m) for person, xyz_m in zip(people, joints_m, strict=True)]
         for xyz_m in joints_m:
             _draw_shadow(panel, view, xyz_m, self._scene.floor_m)
+        solids = [_solid(view, person, xyz_m) for person, xyz_m in zip(people, joints_m, strict=True)]
         bones = [(solid.depth_m[i] + solid.depth_m[j], n, i, j) for n, solid in enumerate(solids) for i, j in _BONES]
         for _, n, i, j in sorted(bones, reverse=True):  # far ones first
             solids[n].draw_bone(panel, i, j)
@@ -239,7 +235,7 @@ def _solid(view: View, person: DrawnPerson, xyz_m: Float[Array, "17 3"]) -> _Sol
     # darker behind the point of interest, which gives the eye the order in depth
     shade = np.clip(0.12 + 0.3 * (depth_m - view.distance_m), 0, 0.45)
     colours = [_blend(_tint(joint, person.hue), BACKGROUND, shade[joint]) for joint in range(17)]
-    radius_px = np.where(np.arange(17) == _HEAD, HEAD_RADIUS_M, 0.7 * BONE_WIDTH_M) * scale
+    radius_px = np.where(np.arange(17) == _HEAD, HEAD_RADIUS_M, 0.75 * BONE_WIDTH_M) * scale
     width_px = np.where(seen, 1, 0.35) * BONE_WIDTH_M * scale
     return _Solid(_fixed(xy_px), depth_m, radius_px, width_px, colours, seen)
 
@@ -255,21 +251,22 @@ def _seen_or_spanned(score: Float[Array, "17"]) -> Bool[Array, "17"]:
 def _draw_grid(panel: Image, view: View, scene: Scene) -> None:
     """One-metre squares, whole metres from the camera, fading out around the people, and those metres in writing."""
     radius_m = min(1.5 * scene.span_m, MAX_GRID_M)
-    steps_m = np.arange(-np.ceil(radius_m), np.ceil(radius_m) + 1)
+    steps_m = np.arange(-int(radius_m), int(radius_m) + 1)
     right_m, forward_m = np.meshgrid(*(steps_m + np.round(scene.centre_m)[:, None]), indexing="ij")
     floor_m = np.stack([right_m, np.full_like(right_m, scene.floor_m), forward_m], -1)
     near = np.clip(1 - np.linalg.norm(floor_m[..., ::2] - scene.centre_m, axis=-1) / radius_m, 0, 1)
-    xy_px, _ = view.project(floor_m.reshape(-1, 3))
-    at = np.array(_fixed(xy_px)).reshape(*near.shape, 2)
+    at = np.array(_fixed(view.project(floor_m.reshape(-1, 3))[0]), np.int32).reshape(*near.shape, 2)
     for a, b, share in ((at[:-1], at[1:], near[:-1] * near[1:]), (at[:, :-1], at[:, 1:], near[:, :-1] * near[:, 1:])):
-        for i, j in np.argwhere(share > 0):
-            _line(panel, a[i, j].tolist(), b[i, j].tolist(), _blend(BACKGROUND, GRID, share[i, j] ** 0.5), 1)
+        lines, level = np.stack([a, b], -2), np.ceil(share**0.5 * 12)
+        for k in np.unique(level[level > 0]):
+            cv2.polylines(
+                panel, list(lines[level == k]), False, _blend(BACKGROUND, GRID, k / 12), 1, cv2.LINE_AA, _BITS
+            )
     column = len(steps_m) // 2 - 1
     for j in np.flatnonzero((near[column] > 0.3) & (forward_m[column] > 0)):
-        x_px, y_px = at[column, j] / (1 << _BITS)
-        if x_px > 0:
-            tint = _blend(BACKGROUND, INK, near[column, j])
-            _text(panel, f"{forward_m[column, j]:.0f} m", (x_px + 6, y_px - 5), tint, 0.42)
+        x_px, y_px = at[column, j] / (1 << _BITS) + (6, -5)
+        if x_px > 6:
+            _text(panel, f"{forward_m[column, j]:.0f} m", (x_px, y_px), _blend(BACKGROUND, INK, near[column, j]), 0.42)
 
 
 def _draw_shadow(panel: Image, view: View, xyz_m: Float[Array, "17 3"], floor_m: float) -> None:
@@ -281,10 +278,9 @@ def _draw_shadow(panel: Image, view: View, xyz_m: Float[Array, "17 3"], floor_m:
 
 def _draw_camera(panel: Image, view: View, axes: Float[Array, "3 3"], size_wh: tuple[int, int], floor_m: float) -> None:
     """The filming camera as a small pyramid on a stick, if it is in view."""
-    half_m = 0.16 * np.array(size_wh) / max(size_wh)
-    corners_m = [[x * half_m[0], y * half_m[1], 0.26] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-    pyramid_m = np.array([[0.0, 0.0, 0.0], *corners_m]) @ axes.T
-    xy_px, depth_m = view.project(np.vstack([pyramid_m, [[0.0, floor_m, 0.0]]]))
+    x_m, y_m = 0.16 * np.array(size_wh) / max(size_wh)
+    pyramid_m = np.array([[0, 0, 0], [-x_m, -y_m, 0.26], [x_m, -y_m, 0.26], [x_m, y_m, 0.26], [-x_m, y_m, 0.26]])
+    xy_px, depth_m = view.project(np.vstack([pyramid_m @ axes.T, [[0.0, floor_m, 0.0]]]))
     if (depth_m <= NEAR_M).any() or (xy_px[:5] < 0).any() or (xy_px[:5] >= len(panel)).any():
         return
     tip, *base, foot = _fixed(xy_px)
@@ -301,8 +297,8 @@ def _draw_captions(panel: Image, people: Sequence[DrawnPerson], time_s: float | 
     for person in people[:4]:
         (dot,) = _fixed(np.array([[x_px + 6 * unit_px, 32 * unit_px]]))
         _dot(panel, dot, person.hue, 6 * unit_px)
-        text = f"{np.linalg.norm(person.root_m):.2f} m"
-        x_px = _text(panel, text, (x_px + 20 * unit_px, 40 * unit_px), INK, 0.75) + 26 * unit_px
+        metres = f"{np.linalg.norm(person.root_m):.2f} m"
+        x_px = _text(panel, metres, (x_px + 20 * unit_px, 40 * unit_px), INK, 0.75) + 26 * unit_px
     if time_s is not None:
         _text(panel, f"{time_s:.2f} s", (620 * unit_px, 40 * unit_px), CAMERA, 0.55)
     x_px = _text(panel, "left", (24 * unit_px, 700 * unit_px), LEFT, 0.5)
@@ -312,8 +308,7 @@ def _draw_captions(panel: Image, people: Sequence[DrawnPerson], time_s: float | 
 def _background(side_px: int) -> Image:
     """Dark, a little lighter towards the viewer, with an edge against the picture."""
     share = np.linspace(0, 1, side_px)[:, None, None] ** 0.8
-    column = np.array(HORIZON) * (1 - share) + np.array(BACKGROUND) * share
-    panel = np.repeat(column, side_px, axis=1).round().astype(np.uint8)
+    panel = np.repeat(HORIZON + share * np.subtract(BACKGROUND, HORIZON), side_px, axis=1).round().astype(np.uint8)
     panel[:, : max(side_px // 360, 1)] = HORIZON
     return panel
 

@@ -1,7 +1,6 @@
 """ONNX Runtime backends: lifter.onnx on the CPU or on CUDA, and never on another than was asked for."""
 
 import os
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,7 +21,7 @@ class OrtCpuBackend:
     asked = "CPUExecutionProvider"
 
     def __init__(self, bundle: Bundle) -> None:
-        self._session = open_session(bundle.file(ONNX), [self.asked])
+        self._session = open_session(bundle.file(ONNX), self.asked)
         self.provider = self._session.get_providers()[0]
         if self.provider != self.asked:
             raise BackendError(
@@ -58,17 +57,22 @@ class OrtCudaBackend(OrtCpuBackend):
     asked = "CUDAExecutionProvider"
 
 
-def open_session(path: Path, providers: Sequence[str]) -> Any:
-    """A session that uses these providers; raises if onnxruntime is missing, doubled, or cannot read the file."""
+def open_session(path: Path, provider: str) -> Any:
+    """A session on that provider; raises if onnxruntime is missing, doubled, or cannot read the file."""
     ort = _onnxruntime()
-    if providers[0] == "CUDAExecutionProvider":
+    if provider not in ort.get_available_providers():
+        raise BackendError(
+            f"asked for {provider}, which this onnxruntime does not have",
+            hint="pip uninstall onnxruntime, then pip install 'poseda-deploy[gpu]'; or --backend ort-cpu",
+        )
+    if provider == "CUDAExecutionProvider":
         ort.preload_dlls()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # its warnings are about falling back, which we check ourselves
     try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
+        return ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime raises its own classes, straight from C++, with RuntimeError above them
         if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError | ValueError):
             raise BundleError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from error

@@ -38,5 +38,5 @@ def write_overlay(
                 for row, p in ((row, int(poses.person[row])) for row in rows)
             ]
             with clock.stage("draw"):
-                writer.write(painter.paint(frame.bgr, people))
+                writer.write(painter.paint(frame.bgr, people, frame.time_s))
             on_frame(1)

@@ -1,7 +1,7 @@
 """Video files in and out, with exact time: frames carry the container's own time stamps, rates are fractions."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Semaphore, Thread
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,7 +22,7 @@ MAX_FPS = 1000  # containers without a rate report their tick, 1000 (webm) or 90
 PROBED_FRAMES = 30
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 
-Image = UInt8[np.ndarray, "height width 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 T = TypeVar("T")
 
 
@@ -39,7 +39,7 @@ class Frame:
 
 
 class VideoReader:
-    """The frames of a video file, once, in order. Frames lost to a damaged file are counted, not hidden.
+    """The frames of a video file, once, in order; a second loop goes on where the first one left.
 
     OpenCV turns the pictures by the file's rotation metadata, and scales them should the size change midway; `size_wh`
     is the size of the pictures that come.
@@ -63,18 +63,17 @@ class VideoReader:
         self._ended = False
 
     def __iter__(self) -> Iterator[Frame]:
-        while self._pending is not None:
-            stamp_ms, bgr = self._pending
+        while (decoded := self._pending or self._decode()) is not None:
+            self._pending = None
+            stamp_ms, bgr = decoded
             frame = Frame(self._delivered, self._clock.time_s(self._delivered, stamp_ms), bgr)
             self._delivered += 1
-            self._pending = None
             yield frame
-            self._pending = self._decode()
-        self._ended = True
+        self._ended = self._capture.isOpened()
 
     @property
     def lost_frames(self) -> int:
-        """Frames promised but not readable, once the iteration has ended. One is tolerated: containers miscount."""
+        """Frames promised but not readable, once all have been asked for. One is tolerated: containers miscount."""
         lost = self.frame_count_hint - self._delivered if self._ended else 0
         return lost if lost > 1 else 0
 
@@ -91,7 +90,7 @@ class VideoReader:
         with self._lock:
             self._capture.release()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoReader":
         return self
 
     def __exit__(
@@ -130,7 +129,7 @@ class VideoWriter:
         self.fps = fps
         self._written = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
             self._aside = stack.enter_context(_aside(self.path))
             with quiet():
@@ -169,7 +168,7 @@ class VideoWriter:
             raise _cannot_write(self.path, f"{held} of {self._written} frames arrived")
 
 
-def read_ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+def read_ahead(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
     """The same items, made (a video: decoded) up to `depth` ahead on a thread that ends when the consumer leaves."""
     made: SimpleQueue[T | _End] = SimpleQueue()
     room, stop = Semaphore(depth), Event()

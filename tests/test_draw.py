@@ -55,7 +55,7 @@ def is_hue(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """Where the colour is, shaded or not, by its chroma."""
     bgr, like = image.astype(float), np.array(colour, float)
     chroma, wanted = bgr - bgr.mean(-1, keepdims=True), like - like.mean()
-    along = chroma @ wanted / np.linalg.norm(wanted)
+    along = np.asarray(chroma @ wanted) / np.linalg.norm(wanted)
     return (along > 0.4 * np.linalg.norm(wanted)) & (along > 0.9 * np.linalg.norm(chroma, axis=-1))
 
 
@@ -126,6 +126,16 @@ def test_a_rolled_camera_gives_the_same_panel(turn_deg: float) -> None:
     assert np.abs(rolled - level).mean() < 0.3
     ignored = paint(standing(to_camera=turned))[1].astype(int)
     assert np.abs(ignored - level).mean() > 2
+
+
+def test_the_filming_camera_is_drawn_as_it_is_held() -> None:
+    def panel(to_camera: np.ndarray) -> np.ndarray:
+        people = standing((-1.2, -1.3, 2.5), to_camera), standing((1.4, -1.3, 3.2), to_camera)
+        return paint(*people, up=to_camera @ [0, 1, 0])[1].astype(int)
+
+    differs = np.abs(panel(roll(40)) - panel(roll(0))).max(-1) > 60
+    y, x = np.nonzero(differs)
+    assert len(x) > 20 and x.max() < 70 and y.min() > 200 and y.max() < 320
 
 
 @pytest.mark.parametrize("up", [(0, 0, 0), (np.nan, 0, 0), (0, -2, 0)])

@@ -1,0 +1,59 @@
+"""Synthetic people and cameras for every test, and the versions in the report header."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from people import looking_down, walk_m
+
+from poseda_deploy.camera import Camera
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.skeleton import H36M17
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_report_header() -> list[str]:
+    found = []
+    for package in ("numpy", "torch", "onnx", "onnxruntime", "mediapipe", "opencv-python", "opencv-python-headless"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} -")
+    return [", ".join(found), f"shared data: {'present' if SHARED.is_dir() else 'absent'}"]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data; skips where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no ../shared/data on this machine")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def camera() -> Camera:
+    return Camera((1280, 720), (1000.0, 1000.0), (640.0, 360.0))
+
+
+@pytest.fixture(scope="session")
+def walker_cam_m() -> np.ndarray:
+    """(90,17,3) absolute joints of the walker in camera axes."""
+    rotation, translation = looking_down(0.2)
+    return walk_m(90) @ rotation.T + translation
+
+
+@pytest.fixture(scope="session")
+def walker(walker_cam_m: np.ndarray, camera: Camera) -> Keypoints2D:
+    """The walker as an exact detector sees him."""
+    xy_px = camera.project(walker_cam_m).astype(np.float32)[:, None]
+    score = np.ones(xy_px.shape[:3], np.float32)
+    return Keypoints2D(xy_px, score, camera.size_wh, H36M17, np.arange(90) / 30, camera)
+
+
+@pytest.fixture
+def walker_file(walker: Keypoints2D, tmp_path: Path) -> Path:
+    path = tmp_path / "walker.npz"
+    walker.save(path)
+    return path

@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poseda_deploy.camera import Camera, default_camera
+from poseda_deploy.errors import CameraError
+from poseda_deploy.intrinsics import load_intrinsics
+from poseda_deploy.opencv import cv2
+
+K = np.array([[900.0, 0, 630], [0, 905, 350], [0, 0, 1]])
+LENS = (-0.2, 0.05, 0.001, -0.002, 0.01)
+LENSED = Camera.from_matrix(K, (1280, 720), np.array(LENS))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-0.5, 0.5), st.floats(-0.3, 0.3), st.floats(0.5, 20))
+def test_rays_undo_projection(x: float, y: float, z: float) -> None:
+    point = np.array([x * z, y * z, z])
+    np.testing.assert_allclose(LENSED.rays(LENSED.project(point)), (x, y), atol=2e-5)
+
+
+def test_optical_axis_hits_the_principal_point() -> None:
+    np.testing.assert_allclose(LENSED.project(np.array([0, 0, 3.0])), (630, 350), atol=1e-9)
+
+
+def test_behind_the_camera_is_nan() -> None:
+    assert np.isnan(LENSED.project(np.array([0.1, 0, -2.0]))).all()
+
+
+def test_agrees_with_opencv() -> None:
+    points = np.random.default_rng(0).normal((0, 0, 4), 0.5, (20, 3))
+    expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, np.array(LENS))
+    np.testing.assert_allclose(LENSED.project(points), expected[:, 0], atol=1e-9)
+
+
+def test_resizing_scales_pixels() -> None:
+    point = np.array([0.3, -0.2, 3.0])
+    np.testing.assert_allclose(LENSED.resized((640, 360)).project(point), LENSED.project(point) / 2, atol=1e-9)
+
+
+def test_resizing_to_another_shape_is_refused() -> None:
+    with pytest.raises(CameraError, match="1280x720 image, this one is 1080x1920"):
+        LENSED.resized((1080, 1920))
+
+
+def test_default_camera_says_what_it_is() -> None:
+    camera = default_camera((1280, 720))
+    assert camera.origin.startswith("default: 60 degrees")
+    left, right = camera.rays(np.array([[0.0, 360], [1280, 360]]))
+    assert np.degrees(np.arctan(right[0]) - np.arctan(left[0])) == pytest.approx(60)
+
+
+@pytest.mark.parametrize(
+    ("focal", "center", "message"),
+    [
+        (4.2, (640.0, 360.0), "focal length 4.2, 4.2 px is impossible"),
+        (float("nan"), (640.0, 360.0), "must be finite"),
+        (900.0, (9000.0, 360.0), "principal point"),
+        (-900.0, (640.0, 360.0), "impossible"),
+    ],
+)
+def test_impossible_intrinsics(focal: float, center: tuple[float, float], message: str) -> None:
+    with pytest.raises(CameraError, match=message):
+        Camera((1280, 720), (focal, focal), center)
+
+
+def test_transposed_matrix_is_named() -> None:
+    with pytest.raises(CameraError, match="K must be 3x3"):
+        Camera.from_matrix(K.T, (1280, 720))
+
+
+def _opencv_file(path: Path) -> None:
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    storage.write("image_width", 1280)
+    storage.write("image_height", 720)
+    storage.write("camera_matrix", K)
+    storage.write("distortion_coefficients", np.array(LENS))
+    storage.release()
+
+
+def _json_file(path: Path) -> None:
+    path.write_text(json.dumps({"image_size": [1280, 720], "K": K.tolist(), "dist": list(LENS)}))
+
+
+def _ros_file(path: Path) -> None:
+    data = ", ".join(str(x) for x in K.ravel())
+    lens = ", ".join(str(x) for x in LENS)
+    path.write_text(
+        "image_width: 1280\nimage_height: 720\ncamera_matrix:\n  rows: 3\n  cols: 3\n"
+        f"  data: [{data}]\ndistortion_coefficients:\n  rows: 1\n  cols: 5\n  data: [{lens}]\n"
+    )
+
+
+def _pose2sim_file(path: Path) -> None:
+    path.write_text(
+        f'[cam_01]\nname = "left"\nsize = [1280.0, 720.0]\nmatrix = {K.tolist()}\ndistortions = {list(LENS)}\n'
+        "rotation = [0.0, 0.0, 0.0]\ntranslation = [0.0, 0.0, 0.0]\n[metadata]\nadjusted = false\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("c.yml", _opencv_file),
+        ("c.json", _opencv_file),
+        ("d.json", _json_file),
+        ("ros.yaml", _ros_file),
+        ("calib.toml", _pose2sim_file),
+    ],
+)
+def test_intrinsics_files_agree(name: str, write: object, tmp_path: Path) -> None:
+    path = tmp_path / name
+    write(path)  # type: ignore[operator]
+    camera = load_intrinsics(path, (640, 360))
+    np.testing.assert_allclose(camera.matrix[:2], K[:2] / 2)
+    np.testing.assert_allclose(camera.distortion, LENS)
+    assert camera.origin == name
+
+
+def test_several_cameras_must_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "calib.toml"
+    table = f"size = [1280.0, 720.0]\nmatrix = {K.tolist()}\ndistortions = [0.0, 0.0, 0.0, 0.0]\n"
+    path.write_text(f'[a]\nname = "left"\n{table}[b]\nname = "right"\n{table}')
+    with pytest.raises(CameraError, match="holds 2 cameras") as caught:
+        load_intrinsics(path, (1280, 720))
+    assert "left, right" in caught.value.hint
+    assert load_intrinsics(path, (1280, 720), "right").focal_px == (900, 905)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *[("a.json", text) for text in ("[1, 2", "[1]", "{}", '{"K": [1, 2]}', '{"K": "x"}')],
+        ("a.json", '{"K": [[1,0,0],[0,1,0],[0,0,1]]}'),
+        ("a.yml", "nonsense: ["),
+        ("a.toml", "x = "),
+        ("a.txt", "K"),
+    ],
+)
+def test_bad_files_name_themselves(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(CameraError, match=str(path)):
+        load_intrinsics(path, (1280, 720))

@@ -1,0 +1,158 @@
+"""poseda-detect: the real detector on the real demo video, and the JSON of other detectors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poseda_deploy.errors import MissingDependency
+from poseda_deploy.keypoints import load_keypoints
+from poseda_deploy.poses import load_poses
+from poseda_deploy.runtime.assets import fetch_asset
+from poseda_deploy.runtime.cli import main as run_main
+from poseda_deploy.runtime.detect import into_slots
+from poseda_deploy.runtime.detect_cli import main
+from poseda_deploy.skeleton import COCO17, OPENPOSE25
+
+SIZE = ["--image-size", "1280", "720"]
+
+
+@pytest.fixture(scope="module")
+def demo_video() -> Path:
+    try:
+        return fetch_asset("sports2d_demo.mp4", quiet=True)
+    except MissingDependency as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def short_video(demo_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames 60 to 100 of the demo, where the walker is in the middle."""
+    from poseda_deploy.runtime.video import VideoReader, VideoWriter
+
+    path = tmp_path_factory.mktemp("video") / "walk.mp4"
+    with VideoReader(demo_video) as reader, VideoWriter(path, reader.size_wh, reader.fps) as writer:
+        for frame in reader:
+            if 60 <= frame.index < 100:
+                writer.write(frame.bgr)
+    return path
+
+
+def test_a_real_person_is_found(short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my_keypoints.npz"
+    try:
+        code = main(["--video", str(short_video), "--out", str(out), "--quiet", "--json"])
+    except MissingDependency as error:
+        pytest.skip(str(error))
+    captured = capsys.readouterr()
+    if code == 3:
+        pytest.skip(captured.err)
+    assert code == 0
+    summary = json.loads(captured.out)
+    assert summary["frames"] == 40 and summary["frames_with_people"] >= 36 and summary["skeleton"] == "mediapipe33"
+    keypoints = load_keypoints(out)
+    assert (np.diff(keypoints.time_s) > 0).all()
+    ankle, nose = keypoints.skeleton.index("left_ankle"), keypoints.skeleton.index("nose")
+    seen = keypoints.score[:, 0, nose] > 0.5
+    height_px = keypoints.xy_px[seen, 0, ankle, 1] - keypoints.xy_px[seen, 0, nose, 1]
+    assert (height_px > 300).mean() > 0.9, "a standing person about half the picture high"
+
+
+def test_video_to_people_and_overlay(short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--video", str(short_video), "--out", str(tmp_path / "w"), "--quiet", "--json"]
+    code = run_main(flags)
+    captured = capsys.readouterr()
+    if code == 3:
+        pytest.skip(captured.err)
+    assert code == 0
+    summary = json.loads(captured.out)
+    assert {"decode", "detect", "lift", "draw"} <= set(summary["stages"])
+    assert {Path(p).name for p in summary["outputs"]} == {"w.poses.npz", "w.poses.jsonl", "w.overlay.mp4"}
+    poses = load_poses(tmp_path / "w.poses.npz")
+    up = np.array(summary["calibration"]["up"])
+    standing_m = (poses.pose_m[:, 10] - poses.pose_m[:, [3, 6]].mean(1)) @ up / np.linalg.norm(up)
+    assert 1.2 < np.median(standing_m) < 1.8, "head above ankles, in metres"
+    assert (poses.root_m[:, 2] > 1).all()
+
+
+def openpose_folder(path: Path, frames: dict[int, list[list[float]]]) -> Path:
+    path.mkdir()
+    for number, people in frames.items():
+        content = {"version": 1.3, "people": [{"pose_keypoints_2d": person} for person in people]}
+        (path / f"clip_{number:012d}_keypoints.json").write_text(json.dumps(content))
+    return path
+
+
+def person(joints: int, x: float, score: float = 0.9) -> list[float]:
+    return [number for j in range(joints) for number in (x, 10.0 * j, score)]
+
+
+def test_openpose_folder_keeps_gaps_and_the_best_people(tmp_path: Path) -> None:
+    frames = {3: [person(25, 1, 0.2), person(25, 2)], 4: [], 6: [person(25, 5)]}
+    folder = openpose_folder(tmp_path / "op", frames)
+    out = tmp_path / "k.npz"
+    assert main(["--from-openpose", str(folder), *SIZE, "--fps", "30000/1001", "--out", str(out), "--quiet"]) == 0
+    keypoints = load_keypoints(out)
+    assert keypoints.skeleton == OPENPOSE25 and keypoints.size_wh == (1280, 720)
+    assert keypoints.xy_px[:, 0, 0, 0].tolist() == [2, 0, 0, 5]
+    assert keypoints.score[:, 0, 0].tolist() == pytest.approx([0.9, 0, 0, 0.9])
+    np.testing.assert_allclose(keypoints.time_s, np.arange(4) * 1001 / 30000)
+
+
+def test_coco_results_in_order_of_image(tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [
+        {"image_id": f"img_{i}.jpg", "category_id": 1, "keypoints": person(17, i, 2)} for i in (10, 9, 2)
+    ]
+    (tmp_path / "c.json").write_text(json.dumps(entries))
+    out = tmp_path / "k.npz"
+    assert main(["--from-coco", str(tmp_path / "c.json"), *SIZE, "--out", str(out), "--quiet"]) == 0
+    keypoints = load_keypoints(out)
+    assert keypoints.skeleton == COCO17
+    assert keypoints.xy_px[:, 0, 0, 0].tolist() == [2, 9, 10]
+    assert keypoints.score.max() == 1, "visibility 2 is a score of 1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "expected a list of objects"),
+        ('[{"keypoints": [1, 2, 3]}]', "coco17 has 17 joints, so 51 numbers a person, got 3"),
+        ("[" + json.dumps({"keypoints": ["a"] * 51}) + "]", "must be numbers"),
+    ],
+)
+def test_bad_coco(content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(content)
+    out = tmp_path / "k.npz"
+    assert main(["--from-coco", str(tmp_path / "c.json"), *SIZE, "--out", str(out), "--quiet"]) == 2
+    assert message in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "exactly one of"),
+        (["--from-openpose", "nowhere", *SIZE], "OpenPose folder not found"),
+        (["--from-openpose", "nowhere"], "--image-size"),
+        (["--from-openpose", "nowhere", *SIZE, "--fps", "0"], "--fps must be above 0"),
+        (["--from-openpose", "nowhere", *SIZE, "--fps", "x"], "--fps must be a number"),
+        (["--video", "nowhere.mp4", "--pose-model", "huge"], "unknown pose model 'huge'"),
+        (["--video", "nowhere.mp4", "--pose-model", "x.task"], "pose model not found"),
+        (["--video", "nowhere.mp4", "--persons", "0"], "--persons must be at least 1"),
+    ],
+)
+def test_bad_flags(flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*flags, "--out", str(tmp_path / "k.npz"), "--quiet"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_people_stay_in_their_slots_when_the_detector_swaps_them() -> None:
+    left, right = np.full((33, 3), 0.2, np.float32), np.full((33, 3), 0.8, np.float32)
+    slots = into_slots([left, right], np.zeros((2, 33, 3), np.float32))
+    again = into_slots([right + 0.01, left + 0.01], slots)
+    assert np.abs(again - slots).max() < 0.02
+    alone = into_slots([right], again)
+    assert alone[0, :, 2].max() == 0 and alone[1, 0, 0] == pytest.approx(0.8), "the other slot is empty, not reused"

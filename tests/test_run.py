@@ -1,0 +1,196 @@
+"""poseda-run from files to files, through main(argv)."""
+
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from poseda_deploy.bundle import default_bundle_path
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.poses import load_poses
+from poseda_deploy.runtime.cli import main
+from poseda_deploy.runtime.overlay import write_overlay
+from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.video import VideoReader, VideoWriter
+
+
+def run(tmp_path: Path, *flags: str | Path) -> int:
+    return main([*map(str, flags), "--out", str(tmp_path / "out" / "a"), "--quiet"])
+
+
+def written(tmp_path: Path) -> list[str]:
+    """Everything under the output folder, hidden partial files included."""
+    return sorted(path.name for path in (tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else []
+
+
+def test_keypoints_to_poses(
+    walker_file: Path, walker_cam_m: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--keypoints", walker_file, "--json") == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert {"frames", "people", "fps", "provider", "camera", "stages", "outputs"} <= set(summary)
+    assert (summary["frames"], summary["people"], summary["provider"]) == (90, 1, "CPUExecutionProvider")
+    assert summary["camera"]["from"] == "K of walker.npz"
+    assert {"p50", "p95", "p99"} == set(summary["stages"]["lift"])
+    assert "estimated from 90 frames" in summary["calibration"]["up_from"]
+    assert written(tmp_path) == ["a.poses.jsonl", "a.poses.npz"]
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    error_m = np.linalg.norm(poses.pose_m - (walker_cam_m - walker_cam_m[:, :1]), axis=-1).mean()
+    assert error_m < 0.08, "a walking stick figure on exact keypoints"
+    np.testing.assert_allclose(poses.time_s, np.arange(90) / 30)
+    lines = (tmp_path / "out" / "a.poses.jsonl").read_text().splitlines()
+    assert len(lines) == 90 and json.loads(lines[3])["frame"] == 3
+
+
+def test_frames_without_a_person_have_no_row(walker: Keypoints2D, tmp_path: Path) -> None:
+    walker.score[10:20] = 0
+    try:
+        walker.save(tmp_path / "gap.npz")
+    finally:
+        walker.score[10:20] = 1
+    assert run(tmp_path, "--keypoints", tmp_path / "gap.npz") == 0
+    frames = load_poses(tmp_path / "out" / "a.poses.npz").frame.tolist()
+    assert frames == [*range(10), *range(20, 90)]
+
+
+def test_two_people_keep_their_own_bones(walker: Keypoints2D, tmp_path: Path) -> None:
+    xy_px = np.concatenate([walker.xy_px, walker.xy_px[:, :, :, :] * 1.0], 1)
+    score = np.concatenate([walker.score, walker.score], 1)
+    score[40:, 1] = 0
+    pair = Keypoints2D(xy_px, score, walker.size_wh, walker.skeleton, walker.time_s, walker.camera)
+    pair.save(tmp_path / "pair.npz")
+    assert run(tmp_path, "--keypoints", tmp_path / "pair.npz") == 0
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    assert len(poses) == 130
+    assert poses.person[poses.frame == 5].tolist() == [0, 1] and poses.person[poses.frame == 60].tolist() == [0]
+
+
+def test_nobody_at_all_is_not_an_error(walker: Keypoints2D, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = np.zeros_like(walker.score)
+    Keypoints2D(walker.xy_px, empty, walker.size_wh, walker.skeleton, walker.time_s).save(tmp_path / "empty.npz")
+    assert run(tmp_path, "--keypoints", tmp_path / "empty.npz", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["people"] == 0
+
+
+def test_camera_from_flags(walker: Keypoints2D, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = Keypoints2D(walker.xy_px, walker.score, walker.size_wh, walker.skeleton, walker.time_s)
+    bare.save(tmp_path / "bare.npz")
+    flags = ["--keypoints", tmp_path / "bare.npz", "--overwrite", "--json"]
+    calibration = tmp_path / "calib.json"
+    calibration.write_text(json.dumps({"K": [[1000, 0, 640], [0, 1000, 360], [0, 0, 1]]}))
+    for extra, origin in (
+        (["--intrinsics", calibration], "calib.json"),
+        (["--focal-px", "1000"], "--focal-px"),
+        (["--fov-deg", "65.2"], "--fov-deg"),
+        ([], "default: 60 degrees across the longer side"),
+    ):
+        assert run(tmp_path, *flags, *extra) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["camera"]["from"] == origin
+        assert ("no intrinsics given" in captured.err) == (not extra), "a guess is said"
+    assert run(tmp_path, *flags, "--focal-px", "1000", "--fov-deg", "60") == 2
+
+
+def test_existing_output_is_kept(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--keypoints", walker_file) == 0
+    before = (tmp_path / "out" / "a.poses.npz").read_bytes()
+    assert run(tmp_path, "--keypoints", walker_file) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.poses.npz").read_bytes() == before
+    assert run(tmp_path, "--keypoints", walker_file, "--overwrite") == 0
+
+
+def bad_npz(path: Path) -> Path:
+    np.savez(path, xy=np.zeros((3, 17, 2)))
+    return path
+
+
+def text_file(path: Path) -> Path:
+    path.write_text("not a video")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flag", "make", "message"),
+    [
+        ("--keypoints", lambda p: p / "none.npz", "keypoints file not found"),
+        ("--keypoints", lambda p: bad_npz(p / "b.npz"), "lacks score, image_size, skeleton"),
+        ("--video", lambda p: p / "none.mp4", "video not found"),
+        ("--video", lambda p: text_file(p / "t.mp4"), "expected a video"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    flag: str, make: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, flag, make(tmp_path)) == 2  # type: ignore[operator]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0] and lines[0].startswith("poseda-run: ")
+    assert written(tmp_path) == []
+
+
+def test_damaged_bundle(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = Path(shutil.copytree(default_bundle_path(), tmp_path / "bundle"))
+    data = bytearray((bundle / "lifter.onnx").read_bytes())
+    data[1000] ^= 4
+    (bundle / "lifter.onnx").write_bytes(data)
+    assert run(tmp_path, "--keypoints", walker_file, "--bundle", bundle) == 2
+    assert "lifter.onnx is damaged" in capsys.readouterr().err
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--demo", "--keypoints", "x.npz"], ["--video", "a", "--keypoints", "b"]])
+def test_exactly_one_source(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(flags) == 2
+    assert "exactly one of" in capsys.readouterr().err
+
+
+def test_cuda_where_there_is_none_exits_3(
+    walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    assert run(tmp_path, "--keypoints", walker_file, "--backend", "ort-cuda") == 3
+    assert "CUDAExecutionProvider" in capsys.readouterr().err
+
+
+def test_overlay_has_the_video_s_frames(walker: Keypoints2D, walker_file: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--keypoints", walker_file) == 0
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    source = tmp_path / "grey.mp4"
+    with VideoWriter(source, walker.size_wh, Fraction(30)) as writer:
+        for _ in range(len(walker)):
+            writer.write(np.full((720, 1280, 3), 90, np.uint8))
+    clock, drawn = StageClock(), []
+    up = np.array([0, -1, 0], np.float32)
+    write_overlay(source, tmp_path / "o.mp4", walker, poses, up, clock, drawn.append)
+    with VideoReader(tmp_path / "o.mp4") as reader:
+        frames = list(reader)
+    assert len(frames) == len(drawn) == 90 and frames[0].bgr.shape[0] == 720
+    assert clock.percentiles_ms()["draw"]["p50"] > 0
+    picture = frames[40].bgr[:, :1280].astype(int)
+    assert (np.abs(picture - 90).max(-1) > 60).sum() > 1000, "a skeleton is drawn on the grey picture"
+
+
+@pytest.mark.parametrize("cam", [1, 2, 3, 4])
+def test_open_target(cam: int, shared_data: Path, tmp_path: Path) -> None:
+    """People and cameras it never saw, exact 2D, no training on them: under 55 mm on 16 joints (every 10th frame)."""
+    target = np.load(shared_data / "free_target_cmu13_14_x_pose2sim_cams.npz")
+    c, every = cam - 1, slice(None, None, 10)
+    xy = target["keypoints_2d"][every, c]
+    np.savez(
+        tmp_path / "k.npz",
+        xy=xy, score=np.ones(xy.shape[:2]), image_size=target["image_size"][c], skeleton="h36m17",
+        K=target["K"][c], dist=target["dist"][c], fps=3,
+    )  # fmt: skip
+    assert run(tmp_path, "--keypoints", tmp_path / "k.npz") == 0
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    true = target["positions_world"][every] @ target["R"][c].T + target["T"][c]
+    joints = [j for j in range(17) if j != 9]
+    error_m = np.linalg.norm(poses.pose_m - (true - true[:, :1]), axis=-1)[:, joints]
+    assert error_m.mean() < 0.055
