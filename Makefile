@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test test-all lint clean
 
 demo: $(VENV)/.run  ## lift the demo video with the shipped lifter; results in demo/
-	$(BIN)/poseda-run --demo --out demo/walk --overwrite
+	$(BIN)/poseda-run --demo --persons 2 --out demo/people --overwrite
 
 test: $(VENV)/.dev lint  ## what CI runs; under 10 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -125,16 +125,12 @@ def _output_paths(options: RunOptions, video: Path | None) -> dict[str, Path]:
 
 def _keypoints(options: RunOptions, video: Path | None, clock: StageClock) -> tuple[Keypoints2D, int]:
     """Detections of the video or of the file, and the frames that were lost."""
-    from .detect import MediaPipeDetector, detect_video
+    from .detect import detect_file
 
     if video is None:
         assert options.keypoints is not None
         return load_keypoints(options.keypoints), 0
-    with MediaPipeDetector(options.pose_model, options.persons, quiet=options.quiet) as detector:
-        detections = detect_video(video, detector, clock, quiet=options.quiet)
-    if detections.lost_frames:
-        say(f"poseda-run: {video}: {detections.lost_frames} frames could not be decoded; the rest is processed")
-    return detections.keypoints, detections.lost_frames
+    return detect_file(video, options.pose_model, options.persons, clock, quiet=options.quiet)
 
 
 def _camera(options: RunOptions, keypoints: Keypoints2D) -> Camera:

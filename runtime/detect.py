@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, get_args
@@ -16,7 +15,7 @@ from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import require_file
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
-from poseda_deploy.terminal import progress
+from poseda_deploy.terminal import progress, say
 
 from .pose_task import PoseModel, pose_task
 from .timing import StageClock
@@ -96,19 +95,19 @@ def into_slots(
     return slots
 
 
-@dataclass(frozen=True)
-class Detections:
-    """What came out of one video."""
+def detect_file(path: Path, model: str, persons: int, clock: StageClock, *, quiet: bool) -> tuple[Keypoints2D, int]:
+    """MediaPipe over a whole video file; also how many frames the file promises but does not hold, which is said."""
+    with VideoReader(path) as reader, MediaPipeDetector(model, persons, quiet=quiet) as detector:
+        keypoints = detect_video(reader, detector, clock, quiet=quiet)
+        if reader.lost_frames:
+            say(f"{path}: {reader.lost_frames} frames could not be decoded; the other {len(keypoints)} are processed")
+        return keypoints, reader.lost_frames
 
-    keypoints: Keypoints2D
-    lost_frames: int
-    """Frames that the file promises but that cannot be decoded."""
 
-
-def detect_video(path: Path, detector: Detector, clock: StageClock, *, quiet: bool) -> Detections:
+def detect_video(reader: VideoReader, detector: Detector, clock: StageClock, *, quiet: bool) -> Keypoints2D:
     """Run the detector over a video, in order, every frame, decoding ahead on a second thread."""
     xy_px, score, time_s = [], [], []
-    with VideoReader(path) as reader, progress("detecting", reader.frame_count_hint or None, quiet=quiet) as advance:
+    with progress("detecting", reader.frame_count_hint or None, quiet=quiet) as advance:
         for frame in read_ahead(_timed(reader, clock)):
             with clock.stage("detect"):
                 person_xy_px, person_score = detector.detect(frame)
@@ -116,9 +115,7 @@ def detect_video(path: Path, detector: Detector, clock: StageClock, *, quiet: bo
             score.append(person_score)
             time_s.append(frame.time_s)
             advance(1)
-        lost, size_wh = reader.lost_frames, reader.size_wh
-    keypoints = Keypoints2D(np.stack(xy_px), np.stack(score), size_wh, detector.skeleton, np.array(time_s))
-    return Detections(keypoints, lost)
+    return Keypoints2D(np.stack(xy_px), np.stack(score), reader.size_wh, detector.skeleton, np.array(time_s))
 
 
 def _timed(reader: VideoReader, clock: StageClock) -> Iterator[Frame]:

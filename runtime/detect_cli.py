@@ -11,7 +11,7 @@ import tyro
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import skeleton_named
-from poseda_deploy.terminal import CommonOptions, run_command, say
+from poseda_deploy.terminal import CommonOptions, run_command
 
 from .timing import StageClock
 
@@ -56,7 +56,14 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
     if options.persons < 1:
         raise InputError(f"--persons must be at least 1, got {options.persons}")
     clock = StageClock()
-    keypoints, lost_frames = _from_video(options, options.video, clock) if options.video else (_convert(options), 0)
+    if options.video is not None:
+        from .detect import detect_file
+
+        keypoints, lost_frames = detect_file(
+            options.video, options.pose_model, options.persons, clock, quiet=options.quiet
+        )
+    else:
+        keypoints, lost_frames = _convert(options), 0
     keypoints.save(options.out)
     return {
         "frames": len(keypoints),
@@ -67,16 +74,6 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
         "stages": clock.percentiles_ms(),
         "outputs": [str(options.out)],
     }
-
-
-def _from_video(options: DetectOptions, video: Path, clock: StageClock) -> tuple[Keypoints2D, int]:
-    from .detect import MediaPipeDetector, detect_video
-
-    with MediaPipeDetector(options.pose_model, options.persons, quiet=options.quiet) as detector:
-        detections = detect_video(video, detector, clock, quiet=options.quiet)
-    if detections.lost_frames:
-        say(f"poseda-detect: {video}: {detections.lost_frames} frames could not be decoded; the rest is processed")
-    return detections.keypoints, detections.lost_frames
 
 
 def _convert(options: DetectOptions) -> Keypoints2D:

@@ -138,8 +138,7 @@ def test_bad_coco(content: str, message: str, tmp_path: Path, capsys: pytest.Cap
         (["--from-openpose", "nowhere"], "--image-size"),
         (["--from-openpose", "nowhere", *SIZE, "--fps", "0"], "--fps must be above 0"),
         (["--from-openpose", "nowhere", *SIZE, "--fps", "x"], "--fps must be a number"),
-        (["--video", "nowhere.mp4", "--pose-model", "huge"], "unknown pose model 'huge'"),
-        (["--video", "nowhere.mp4", "--pose-model", "x.task"], "pose model not found"),
+        (["--video", "nowhere.mp4"], "video not found"),
         (["--video", "nowhere.mp4", "--persons", "0"], "--persons must be at least 1"),
     ],
 )
@@ -147,6 +146,20 @@ def test_bad_flags(flags: list[str], message: str, tmp_path: Path, capsys: pytes
     assert main([*flags, "--out", str(tmp_path / "k.npz"), "--quiet"]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("huge", "unknown pose model 'huge'"), ("nowhere.task", "pose model not found")]
+)
+def test_bad_pose_model(model: str, message: str, short_video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--video", str(short_video), "--pose-model", model, "--quiet"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_task_file_that_is_none(short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.task").write_bytes(b"nothing")
+    assert main(["--video", str(short_video), "--pose-model", str(tmp_path / "x.task"), "--quiet"]) == 2
+    assert "cannot load this pose model" in capsys.readouterr().err
 
 
 def test_people_stay_in_their_slots_when_the_detector_swaps_them() -> None:

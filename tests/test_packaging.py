@@ -1,0 +1,75 @@
+"""What a user installs: the wheel's contents, the commands, and versions that agree."""
+
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = {"poseda_deploy": ".", "train": "train", "export": "export", "runtime": "runtime", "models": "models"}
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert version("poseda-deploy") == PROJECT["project"]["version"]
+    assert f"## {version('poseda-deploy')}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("command", sorted(PROJECT["project"]["scripts"]))
+def test_every_command_has_help(command: str) -> None:
+    (entry,) = entry_points(group="console_scripts", name=command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        assert entry.load()(["--help"]) == 0
+
+
+def test_help_comes_at_once() -> None:
+    """Under half a second; the best of three, because this machine may be busy."""
+    command = [str(Path(sys.executable).with_name("poseda-run")), "--help"]
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def expected_files() -> set[str]:
+    """Every source file, under the name that it is installed by."""
+    names = set()
+    for folder, place in FOLDERS.items():
+        inside = "poseda_deploy" if place == "." else f"poseda_deploy/{place}"
+        names |= {f"{inside}/{path.name}" for path in (ROOT / folder).glob("*.py")}
+    models = ("README.md", "default/manifest.json", "default/lifter.onnx", "default/golden.npz")
+    return (
+        names
+        | {f"poseda_deploy/models/{name}" for name in (*models, "default/lifter.safetensors")}
+        | {"poseda_deploy/py.typed"}
+    )
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_sources_and_nothing_else(tmp_path: Path) -> None:
+    """Made by way of the source archive, as a release is."""
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)], check=True, timeout=600)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == expected_files()
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)], check=True, timeout=600)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints-ci.txt"), f"{wheel}[cpu]"]
+    subprocess.run(pip, check=True, timeout=600)
+    for command in ("poseda-run", "poseda-detect", "poseda-train"):
+        subprocess.run([str(python.with_name(command)), "--help"], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
