@@ -108,7 +108,10 @@ class Scene:
         roots_m = joints_m[:, 0, ::2]
         self.centre_m = self.centre_m + follow * ((roots_m.min(0) + roots_m.max(0)) / 2 - self.centre_m)
         reach_m = np.linalg.norm(roots_m - self.centre_m, axis=1).max()
-        self.span_m += follow * (float(np.clip(1.5 + 2 * reach_m, MIN_SPAN_M, MAX_SPAN_M)) - self.span_m)
+        top_m = float(joints_m[..., 1].max()) - self.floor_m - EYE_HEIGHT_M  # someone may stand on a roof
+        self.span_m += follow * (
+            float(np.clip(max(1.5 + 2 * reach_m, 2.4 * top_m), MIN_SPAN_M, MAX_SPAN_M)) - self.span_m
+        )
 
     def view(self, side_px: int) -> View:
         """From behind the camera's right shoulder, a little above."""

@@ -90,7 +90,7 @@ def test_other_outputs_than_recorded_fail_the_check(copy: Path) -> None:
         arrays = dict(archive)
     right, left = H36M17.index("right_wrist"), H36M17.index("left_wrist")
     arrays["pose"][:, [right, left]] = arrays["pose"][:, [left, right]]
-    np.savez(copy / GOLDEN, **arrays)  # type: ignore[arg-type]
+    np.savez(copy / GOLDEN, **arrays)
     bundle = rewritten(copy)
     with open_backend(bundle, "ort-cpu") as backend, pytest.raises(CheckFailed, match="other poses than were recorded"):
         replay_golden(backend, bundle)

@@ -79,15 +79,16 @@ def test_nobody_at_all_is_not_an_error(walker: Keypoints2D, tmp_path: Path, caps
 def test_camera_from_flags(walker: Keypoints2D, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = Keypoints2D(walker.xy_px, walker.score, walker.size_wh, walker.skeleton, walker.time_s)
     bare.save(tmp_path / "bare.npz")
-    flags = ["--keypoints", tmp_path / "bare.npz", "--overwrite", "--json"]
+    flags: list[str | Path] = ["--keypoints", tmp_path / "bare.npz", "--overwrite", "--json"]
     calibration = tmp_path / "calib.json"
     calibration.write_text(json.dumps({"K": [[1000, 0, 640], [0, 1000, 360], [0, 0, 1]]}))
-    for extra, origin in (
+    cases: list[tuple[list[str | Path], str]] = [
         (["--intrinsics", calibration], "calib.json"),
         (["--focal-px", "1000"], "--focal-px"),
         (["--fov-deg", "65.2"], "--fov-deg"),
         ([], "default: 60 degrees across the longer side"),
-    ):
+    ]
+    for extra, origin in cases:
         assert run(tmp_path, *flags, *extra) == 0
         captured = capsys.readouterr()
         assert json.loads(captured.out)["camera"]["from"] == origin
@@ -166,7 +167,8 @@ def test_overlay_has_the_video_s_frames(walker: Keypoints2D, walker_file: Path, 
     with VideoWriter(source, walker.size_wh, Fraction(30)) as writer:
         for _ in range(len(walker)):
             writer.write(np.full((720, 1280, 3), 90, np.uint8))
-    clock, drawn = StageClock(), []
+    clock = StageClock()
+    drawn: list[int] = []
     up = np.array([0, -1, 0], np.float32)
     write_overlay(source, tmp_path / "o.mp4", walker, poses, up, clock, drawn.append)
     with VideoReader(tmp_path / "o.mp4") as reader:

@@ -42,7 +42,7 @@ def walking() -> SourcePoses:
 
 
 def sampler(walking: SourcePoses, seed: int = 0, **views: object) -> ViewSampler:
-    config = ViewConfig(**views)  # type: ignore[arg-type]
+    config = ViewConfig(**views)
     return ViewSampler(torch.from_numpy(walking.pose_m), torch.from_numpy(walking.weight), config, seed)
 
 
