@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from poseda_deploy.camera import Camera, default_camera
 from poseda_deploy.errors import InputError
-from poseda_deploy.files import require_file
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.keypoints import Keypoints2D, load_keypoints
 from poseda_deploy.poses import Poses3D
@@ -111,7 +110,6 @@ def _output_paths(options: RunOptions, video: Path | None) -> dict[str, Path]:
     """Where results go; refuses to replace anything before any work is done."""
     source = video or options.keypoints
     assert source is not None
-    require_file(source, "video" if video else "keypoints file")
     stem = options.out or Path(source.stem)
     endings = {"poses": ".poses.npz", "jsonl": ".poses.jsonl"}
     if options.overlay and video is not None:

@@ -44,7 +44,7 @@ class MediaPipeDetector:
         self.persons = persons
         self._landmarker = _create_landmarker(_model_file(model, quiet=quiet), persons)
         self._last_ms = -1
-        self._started = False
+        self._met = False
         self._slots: Float[np.ndarray, "p j 3"] = np.zeros((persons, len(MEDIAPIPE33.joints), 3), np.float32)
 
     def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
@@ -54,9 +54,9 @@ class MediaPipeDetector:
         rgb = np.ascontiguousarray(frame.bgr[..., ::-1])
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
         self._last_ms = max(self._last_ms + 1, round(frame.time_s * 1000))  # it must strictly increase
-        with nullcontext() if self._started else _stderr_to_null():
+        with nullcontext() if self._met else _stderr_to_null():
             found = self._landmarker.detect_for_video(image, self._last_ms).pose_landmarks
-        self._started = True
+        self._met = self._met or bool(found)
         people = [np.array([(p.x, p.y, p.visibility) for p in person], np.float32) for person in found]
         self._slots = into_slots(people, self._slots)
         normalised, score = self._slots[..., :2], self._slots[..., 2].clip(0, 1)
@@ -159,7 +159,7 @@ def _create_landmarker(model: Path, persons: int) -> Any:
 
 @contextmanager
 def _stderr_to_null() -> Iterator[None]:
-    """MediaPipe's C++ logs ten lines while it starts and sees its first frame, whatever its log level."""
+    """MediaPipe's C++ logs ten lines while it starts and meets its first person, whatever its log level."""
     sys.stderr.flush()
     saved = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

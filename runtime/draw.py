@@ -28,7 +28,7 @@ ANKLE_HEIGHT_M = 0.08  # of the joint above the sole
 BONE_WIDTH_M, HEAD_RADIUS_M = 0.042, 0.075
 AZIMUTH_RAD, ELEVATION_RAD = np.deg2rad([32.0, 17.0])
 DISTANCE_PER_SPAN = 2.6  # of the virtual camera: far enough for a mild perspective
-MIN_SPAN_M, MAX_SPAN_M, MAX_GRID_M = 2.7, 9.0, 6.0
+MIN_SPAN_M, MAX_SPAN_M, MAX_GRID_M = 2.7, 12.0, 6.0
 EYE_HEIGHT_M = 0.88  # above the floor: where the panel's middle looks
 NEAR_M, FAR_M = 0.3, 100.0  # what is outside is not drawn
 HISTORY_FRAMES, FLOOR_QUANTILE = 90, 0.1
@@ -109,9 +109,8 @@ class Scene:
         self.centre_m = self.centre_m + follow * ((roots_m.min(0) + roots_m.max(0)) / 2 - self.centre_m)
         reach_m = np.linalg.norm(roots_m - self.centre_m, axis=1).max()
         top_m = float(joints_m[..., 1].max()) - self.floor_m - EYE_HEIGHT_M  # someone may stand on a roof
-        self.span_m += follow * (
-            float(np.clip(max(1.5 + 2 * reach_m, 2.4 * top_m), MIN_SPAN_M, MAX_SPAN_M)) - self.span_m
-        )
+        span_m = float(np.clip(max(1.5 + 2 * reach_m, 2.4 * top_m), MIN_SPAN_M, MAX_SPAN_M))
+        self.span_m += follow * (span_m - self.span_m)
 
     def view(self, side_px: int) -> View:
         """From behind the camera's right shoulder, a little above."""

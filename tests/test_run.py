@@ -118,7 +118,7 @@ def text_file(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flag", "make", "message"),
     [
-        ("--keypoints", lambda p: p / "none.npz", "keypoints file not found"),
+        ("--keypoints", lambda p: p / "none.npz", "file not found"),
         ("--keypoints", lambda p: bad_npz(p / "b.npz"), "lacks score, image_size, skeleton"),
         ("--video", lambda p: p / "none.mp4", "video not found"),
         ("--video", lambda p: text_file(p / "t.mp4"), "expected a video"),
