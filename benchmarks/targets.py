@@ -3,8 +3,8 @@
     python benchmarks/targets.py TARGET.npz --joints 16 [--points keypoints_2d] [--truth positions_world]
     python benchmarks/targets.py TARGET.npz --joints limbs --points mediapipe33_px --truth positions_world_openpose
 
-TARGET.npz holds positions_world (T,17,3) m, R (C,3,3), T (C,3) with x_cam = R x_world + T, K, dist, image_size, fps, and
-points (T,C,J,2) px, or (T,C,33,3) with MediaPipe's visibility last. Prints one JSON line a camera and the means.
+TARGET.npz holds positions_world (T,17,3) m, R (C,3,3), T (C,3) with x_cam = R x_world + T, K, dist, image_size, fps,
+and points (T,C,J,2) px, or (T,C,33,3) with MediaPipe's visibility last. Prints one JSON line a camera and the means.
 """
 
 import argparse
