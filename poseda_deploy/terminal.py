@@ -87,10 +87,15 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
 
 def _flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """One row a scalar, a list of scalars or a mapping of scalars; what is deeper gets a row each."""
     for key, value in summary.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and any(isinstance(v, Mapping | list) for v in value.values()):
             yield from ((f"{key} {name}", text) for name, text in _flat(value))
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, Mapping):
+            yield key, ", ".join(f"{name} {_text(number)}" for name, number in value.items())
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            yield from _flat({f"{key} {i}": item for i, item in enumerate(value)})
+        elif isinstance(value, list):
             yield key, ", ".join(_text(item) for item in value)
         else:
             yield key, _text(value)

@@ -91,6 +91,7 @@ def run(options: RunOptions) -> Mapping[str, Any]:
         "camera": camera.summary(),
         "calibration": scene.summary(),
         "stages": clock.percentiles_ms(),
+        "units": "stages in ms, bones in m",
         "outputs": [str(path) for path in outputs.values()],
     }
 
