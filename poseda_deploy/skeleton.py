@@ -102,9 +102,8 @@ SKELETONS = {s.name: s for s in (H36M17, COCO17, MEDIAPIPE33, OPENPOSE25, HALPE2
 
 # Pelvis, thorax and head are the middle of a pair, because that is how the source poses define them: the detectors'
 # own "neck" and "mid-hip" points are not used, so that every detector means the same. The middle of the ears is as far
-# above the thorax as the source's head joint (0.21 m). Spine and neck have no landmark anywhere and are no function of
-# the others (the anatomical spine lies 38 to 54 mm off the middle of the trunk): they stay missing and the lifter,
-# which has seen them missing in training, puts them in.
+# above the thorax as the source's head joint (0.21 m). Spine and neck have no landmark in any detector and are another
+# point in every data set: the lifter does not read them, and puts them in.
 DERIVED = {
     "pelvis": ("left_hip", "right_hip"),
     "thorax": ("left_shoulder", "right_shoulder"),

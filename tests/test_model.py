@@ -65,8 +65,9 @@ def test_placing_a_true_pose_recovers_its_root(walker_cam_m: np.ndarray) -> None
     keypoints = torch.cat([joints[..., :2] / joints[..., 2:], torch.ones(len(joints), 17, 1)], -1)
     view = see(keypoints, torch.tensor([1.0, 1, 0, 0]).expand(len(joints), 4))
     root = place(joints - joints[:, :1], view)
-    torch.testing.assert_close(root, joints[:, 0], atol=2e-3, rtol=0)
-    torch.testing.assert_close(onto_rays(joints, view), joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(root, joints[:, 0], atol=4e-3, rtol=0)
+    limbs = [j for j, name in enumerate(H36M17.joints) if name not in ("pelvis", "thorax")]
+    torch.testing.assert_close(onto_rays(joints, view)[:, limbs], joints[:, limbs], atol=1e-4, rtol=0)
 
 
 def test_refinement_keeps_the_truth_and_repairs_short_depth(walker_cam_m: np.ndarray) -> None:
@@ -79,8 +80,8 @@ def test_refinement_keeps_the_truth_and_repairs_short_depth(walker_cam_m: np.nda
     view = see(keypoints, torch.tensor([1.0, 1, 0, 0]).expand(len(joints), 4))
     lifter = Lifter(TINY)
     same, root = lifter.refine(pose, view, bones)
-    assert (same - pose).norm(dim=-1).max() < 0.001
-    assert (root - joints[:, 0]).norm(dim=-1).max() < 0.001
+    assert (same - pose).norm(dim=-1).max() < 0.006, "the middle of two projections is not quite that of the middle"
+    assert (root - joints[:, 0]).norm(dim=-1).max() < 0.006
     flat = pose * torch.tensor([1.0, 1.0, 0.6])
     mended, _ = lifter.refine(flat, view, bones)
     before, after = ((p - pose).norm(dim=-1).mean() for p in (flat, mended))
@@ -116,6 +117,17 @@ def test_where_a_missing_joint_lies_does_not_matter(lifter: Lifter) -> None:
     elsewhere = torch.where(keypoints[..., 2:] > 0, keypoints, torch.tensor([-500.0, 9000.0, 0.0]))
     assert not torch.equal(elsewhere, keypoints)
     for a, b in zip(lifter(keypoints, camera, up, bones), lifter(elsewhere, camera, up, bones), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("joint", ["spine", "neck", "pelvis", "thorax"])
+def test_what_each_data_set_defines_anew_does_not_matter(lifter: Lifter, joint: str) -> None:
+    """Spine and neck are not read; pelvis and thorax only where a hip or shoulder is missing."""
+    keypoints, camera, up, bones = inputs()
+    keypoints[..., 2] = 1
+    moved = keypoints.clone()
+    moved[:, H36M17.index(joint), :2] += 40
+    for a, b in zip(lifter(keypoints, camera, up, bones), lifter(moved, camera, up, bones), strict=True):
         torch.testing.assert_close(a, b)
 
 

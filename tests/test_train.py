@@ -82,21 +82,18 @@ def test_facing_forward_forgets_yaw_but_not_tilt() -> None:
 
 
 def test_views_are_what_a_camera_would_see(walking: SourcePoses) -> None:
-    """Exact views: every seen joint lies on the ray of its keypoint for one root position.
-
-    Pelvis and thorax only nearly: the middle of two projections is not the projection of the middle.
-    """
-    views = sampler(walking, exact=1.0, cropped=0.0).draw(64)
+    """Exact views: every joint but hips and head lies on the ray of its keypoint for one root position."""
+    views = sampler(walking, exact=1.0, cropped=0.0, hips_spread=0.0).draw(64)
     seen = views.keypoints[..., 2] > 0
-    assert seen[:, H36M17.index("left_wrist")].all() and not seen[:, H36M17.index("neck")].any()
+    seen[:, H36M17.index("head")] = False
+    assert seen[:, H36M17.index("left_wrist")].all()
     ray = torch.nn.functional.pad(views.keypoints[..., :2], (0, 1), value=1.0).double()
     unit_ray = ray / ray.norm(dim=-1, keepdim=True)
     across = (torch.eye(3, dtype=torch.float64) - unit_ray[..., None] * unit_ray[..., None, :]) * seen[..., None, None]
     pose = views.pose.double()
     root = torch.linalg.solve(across.sum(1), -(across @ pose[..., None]).sum(1)[..., 0])
     off = (across @ (pose + root[:, None])[..., None]).norm(dim=2).squeeze(-1)
-    limbs = [j for j, name in enumerate(H36M17.joints) if name not in ("pelvis", "thorax")]
-    assert off.max() < 0.02 and off[:, limbs].median() < 1e-3 and (root[:, 2] > 1).all()
+    assert off.max() < 1e-3 and (root[:, 2] > 1).all()
 
 
 def test_up_is_where_the_head_is(walking: SourcePoses) -> None:

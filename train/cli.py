@@ -78,5 +78,6 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
         "training_error_mm": round(sum(last) / len(last), 1),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
-    bundle = publish(lifter, options.out, name=options.out.name, config=asdict(config), report=report)
+    told = asdict(config) | {"source": [path.name for path in config.source]}
+    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report)
     return {"bundle": str(bundle.path), **bundle.manifest.report}

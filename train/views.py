@@ -33,7 +33,7 @@ class ViewConfig:
     """Standard deviation of roll."""
     wild: float = 0.1
     """Share of views from anywhere: pitch uniform in -0.6..1.5, twice the roll."""
-    distance_m: tuple[float, float] = (2.0, 9.0)
+    distance_m: tuple[float, float] = (1.8, 12.0)
     """Depth of the pelvis, log-uniform."""
     off_centre: tuple[float, float] = (0.3, 0.22)
     """Standard deviation of the pelvis ray x/z and y/z."""
@@ -43,6 +43,10 @@ class ViewConfig:
     """Standard deviation of each group's length, relative."""
     body_scale: float = 0.06
     """Standard deviation of the whole body's size, relative."""
+    children: float = 0.15
+    """Share of views with known bones whose body is 0.6 to 0.95 of an adult's."""
+    hips_spread: float = 0.04
+    """Standard deviation of where detectors put the hips, along the trunk as a share of it."""
     known_up: float = 0.8
     """Share of views whose up vector is given, as long as it is sure."""
     known_bones: float = 0.8
@@ -60,7 +64,7 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if not 0 < self.distance_m[0] < self.distance_m[1]:
             raise InputError(f"distance_m must rise from above 0, got {self.distance_m}")
-        for name in ("wild", "known_up", "known_bones", "exact", "doubtful", "cropped"):
+        for name in ("wild", "children", "known_up", "known_bones", "exact", "doubtful", "cropped"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is a share and must lie in 0..1, got {getattr(self, name)}")
 
@@ -98,15 +102,22 @@ class ViewSampler:
     def draw(self, n: int) -> Views:
         """n fresh views."""
         index = torch.multinomial(self.weight, n, replacement=True, generator=self.generator)
-        body, bones = self._vary_bodies(self.pose_m[index])
+        known_bones = self._chance((n, 1), self.config.known_bones)
+        body, bones = self._vary_bodies(self.pose_m[index], known_bones)
         rotation, up = self._cameras(n)
         pose = body @ rotation.transpose(1, 2)
-        rays = self._project(pose)
+        rays = self._project(self._marked(pose))
         keypoints = self._detect(rays)
-        return Views(keypoints, self._unit_camera(n), self._given_up(up), self._given_bones(bones), pose)
+        given_bones = torch.where(known_bones, self._measured(bones), 0.0)
+        return Views(keypoints, self._unit_camera(n), self._given_up(up), given_bones, pose)
 
-    def _vary_bodies(self, pose: Float[Tensor, "n 17 3"]) -> tuple[Float[Tensor, "n 17 3"], Float[Tensor, "n 9"]]:
-        """Half mirrored; bones turned and scaled. Also returns the nine lengths."""
+    def _vary_bodies(
+        self, pose: Float[Tensor, "n 17 3"], known_bones: Bool[Tensor, "n 1"]
+    ) -> tuple[Float[Tensor, "n 17 3"], Float[Tensor, "n 9"]]:
+        """Half mirrored; bones turned and scaled. Also returns the nine lengths.
+
+        Children only where the lengths are given: without them size cannot be seen, and adults are the better guess.
+        """
         n = len(pose)
         mirrored = pose[:, H36M17.mirror] * pose.new_tensor([-1.0, 1.0, 1.0])
         pose = torch.where(self._chance(n, 0.5)[:, None, None], mirrored, pose)
@@ -116,7 +127,9 @@ class ViewSampler:
         direction = rotate(bone / length[..., None].clamp(min=1e-6), axis_angle)
         group = length @ self._group_from_length.T
         group = group * (1 + self.config.bone_scale * self._normal(n, group.shape[1]).clamp(-2.5, 2.5))
-        group = group * (1 + self.config.body_scale * self._normal(n, 1).clamp(-2.5, 2.5))
+        child = known_bones & self._chance((n, 1), self.config.children)
+        adult_scale = 1 + self.config.body_scale * self._normal(n, 1).clamp(-2.5, 2.5)
+        group = group * torch.where(child, 0.6 + 0.35 * self._uniform(n, 1), adult_scale)
         scaled = direction * (group @ self._length_from_group.T)[..., None]
         return self._joint_from_bone @ scaled, group
 
@@ -132,14 +145,27 @@ class ViewSampler:
         rotation = _about(2, roll) @ _about(0, pitch) @ level @ _about(1, yaw)
         return rotation, rotation[:, :, 1]
 
-    def _project(self, pose: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 2"]:
+    def _marked(self, pose: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 3"]:
+        """Where a detector marks the joints: heads between ears and crown, hips somewhat along the trunk."""
+        n, (hips_spread, head) = len(pose), (self.config.hips_spread, H36M17.index("head"))
+        hips = [H36M17.index("left_hip"), H36M17.index("right_hip")]
+        thorax = pose[:, H36M17.index("thorax")]
+        odd_head, odd_hips = self._chance((n, 1), 0.5), self._chance((n, 1), 0.3)
+        share = torch.where(odd_head, 0.85 + 0.6 * self._uniform(n, 1), 1.0)
+        raised = torch.where(odd_hips, hips_spread * self._normal(n, 1).clamp(-2.5, 2.5), 0.0)
+        pose = pose.clone()
+        pose[:, head] = thorax + share * (pose[:, head] - thorax)
+        pose[:, hips] += (raised * thorax)[:, None]
+        return pose
+
+    def _project(self, marked: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 2"]:
         """Place the pelvis and divide by depth; nobody comes nearer than 0.3 m."""
-        n, config = len(pose), self.config
+        n, config = len(marked), self.config
         near, far = (math.log(d) for d in config.distance_m)
         depth = torch.exp(near + (far - near) * self._uniform(n))
-        ray = self._normal(n, 2) * pose.new_tensor(config.off_centre)
+        ray = self._normal(n, 2) * marked.new_tensor(config.off_centre)
         root = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
-        placed = pose + root[:, None]
+        placed = marked + root[:, None]
         return placed[..., :2] / placed[..., 2:].clamp(min=0.3)
 
     def _detect(self, rays: Float[Tensor, "n 17 2"]) -> Float[Tensor, "n 17 3"]:
@@ -154,26 +180,12 @@ class ViewSampler:
         score = torch.where(doubtful & ~unscored, 0.01 + 0.95 * self._uniform(n, 17), 1 - 0.1 * self._uniform(n, 17))
         score = torch.where(unscored, 1.0, score)
         noisy = rays + self._normal(n, 17, 2) * (sigma * size[:, None])[..., None]
-        noisy, sharp = self._derived(noisy, score)
-        score = torch.where(self._missing(n), 0.0, sharp)
+        score = torch.where(self._missing(n), 0.0, score)
         return torch.cat([noisy * (score > 0)[..., None], score[..., None]], -1)
 
-    def _derived(
-        self, rays: Float[Tensor, "n 17 2"], score: Float[Tensor, "n 17"]
-    ) -> tuple[Float[Tensor, "n 17 2"], Float[Tensor, "n 17"]]:
-        """Pelvis and thorax are the middle of a pair, as skeleton.DERIVED makes them."""
-        rays, score = rays.clone(), score.clone()
-        for joint, pair in (("pelvis", ("left_hip", "right_hip")), ("thorax", ("left_shoulder", "right_shoulder"))):
-            j, (a, b) = H36M17.index(joint), (H36M17.index(p) for p in pair)
-            rays[:, j] = (rays[:, a] + rays[:, b]) / 2
-            score[:, j] = torch.minimum(score[:, a], score[:, b])
-        return rays, score
-
     def _missing(self, n: int) -> Bool[Tensor, "n 17"]:
-        """No spine half of the time (detectors have none); in cropped views limbs, halves or single joints are gone."""
+        """Now and then the head; in cropped views limbs, halves or single joints."""
         gone = torch.zeros(n, 17, dtype=torch.bool, device=self.pose_m.device)
-        gone[:, H36M17.index("neck")] = True
-        gone[:, H36M17.index("spine")] = self._chance(n, 0.5)
         gone[:, H36M17.index("head")] = self._chance(n, 0.1)
         cropped = self._chance(n, self.config.cropped)
         for part in _PARTS:
@@ -191,10 +203,10 @@ class ViewSampler:
         given = rotate(up[:, None], (self._normal(n, 3) * sigma)[:, None])[:, 0] * sure
         return torch.where(self._chance((n, 1), self.config.known_up), given, 0.0)
 
-    def _given_bones(self, bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 9"]:
+    def _measured(self, bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 9"]:
+        """Lengths with the errors that calibration makes, each group's and the whole body's."""
         n, error = len(bones), self.config.bone_error
-        given = bones * (1 + error * self._normal(n, 9)) * (1 + error * self._normal(n, 1))
-        return torch.where(self._chance((n, 1), self.config.known_bones), given.clamp(min=0.02), 0.0)
+        return (bones * (1 + error * self._normal(n, 9)) * (1 + error * self._normal(n, 1))).clamp(min=0.02)
 
     def _unit_camera(self, n: int) -> Float[Tensor, "n 4"]:
         """Rays are all the lifter sees, so one camera of focal length 1 stands for every focal length."""
