@@ -22,6 +22,8 @@ class Skeleton:
     name: str
     joints: tuple[str, ...]
     parents: tuple[int, ...]
+    hips_low: float = 0.0
+    """How far this detector marks the hips below the joint centres, as a share of pelvis to thorax."""
 
     def index(self, joint: str) -> int:
         """Position of a joint by name."""
@@ -44,11 +46,11 @@ def _other_side(joint: str) -> str:
     return f"{swap[side]}_{rest}" if side in swap else joint
 
 
-def _skeleton(name: str, joints: str, parent_of: str) -> Skeleton:
+def _skeleton(name: str, joints: str, parent_of: str, hips_low: float = 0.0) -> Skeleton:
     """Build from space-separated joint names and `child<parent` pairs."""
     names = tuple(joints.split())
     parent = dict(pair.split("<") for pair in parent_of.split())
-    return Skeleton(name, names, tuple(names.index(parent[j]) if j in parent else -1 for j in names))
+    return Skeleton(name, names, tuple(names.index(parent[j]) if j in parent else -1 for j in names), hips_low)
 
 
 _LIMBS = (
@@ -82,6 +84,9 @@ MEDIAPIPE33 = _skeleton(
     _LIMBS + "right_shoulder<left_shoulder right_hip<left_hip left_hip<left_shoulder "
     "left_ear<nose right_ear<nose left_index<left_wrist right_index<right_wrist "
     "left_heel<left_ankle right_heel<right_ankle left_foot_index<left_heel right_foot_index<right_heel",
+    # Triangulated over four cameras its trunk is 0.70 of the leg, people's is 0.60: hips 9 % too low. Two videos lifted
+    # from one camera give 0.64: 3 to 4 %. Raising by 0.04 took 3 mm off the former, 0.06 no more, 0.08 less.
+    hips_low=0.04,
 )
 OPENPOSE25 = _skeleton(
     "openpose25",
@@ -133,8 +138,17 @@ def to_h36m17(
             index = [skeleton.index(part) for part in parts]
             out_score[..., j] = score[..., index].min(-1)
             xy[..., j, :] = xy_px[..., index, :].mean(-2)
+    _raise_hips(xy, out_score, skeleton.hips_low)
     xy[out_score <= 0] = 0
     return xy, out_score
+
+
+def _raise_hips(xy: Float[Array, "*batch 17 2"], score: Float[Array, "*batch 17"], share: float) -> None:
+    """Move pelvis and hips by a share of the trunk towards the thorax, in place, where both ends are seen."""
+    pelvis, thorax = H36M17.index("pelvis"), H36M17.index("thorax")
+    trunk = (xy[..., thorax, :] - xy[..., pelvis, :]) * (score[..., [pelvis, thorax]].min(-1) > 0)[..., None]
+    for joint in ("pelvis", "left_hip", "right_hip"):
+        xy[..., H36M17.index(joint), :] += share * trunk
 
 
 @dataclass(frozen=True)
