@@ -1,7 +1,6 @@
 """The lifter in PyTorch: what every other backend is compared with."""
 
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ class TorchBackend:
             pose, root = self._lifter(*inputs)
         return pose.numpy(), root.numpy()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TorchBackend":
         return self
 
     def __exit__(

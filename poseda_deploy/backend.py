@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ _CLASSES: dict[BackendName, str] = {
 }
 
 
+@runtime_checkable  # so that shape checks in tests can look at it
 class Backend(Protocol):
     """Context manager that lifts batches."""
 
@@ -40,7 +41,7 @@ class Backend(Protocol):
         """(pose, root) in metres, camera axes; inputs as in Lifter.forward, float32."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Backend": ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

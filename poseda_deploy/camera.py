@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -61,7 +60,7 @@ class Camera:
         size_wh: tuple[int, int],
         distortion: Float[np.ndarray, " d"] | None = None,
         origin: str = "given",
-    ) -> Self:
+    ) -> "Camera":
         """From OpenCV's K and distortion vector."""
         matrix = np.asarray(matrix, np.float64)
         if matrix.shape != (3, 3) or not np.allclose(matrix[2], (0, 0, 1)) or matrix[1, 0] != 0:
@@ -74,12 +73,12 @@ class Camera:
         return cls(size_wh, focal, center, numbers if any(numbers) else (), origin)
 
     @classmethod
-    def from_focal(cls, focal_px: float, size_wh: tuple[int, int], origin: str) -> Self:
+    def from_focal(cls, focal_px: float, size_wh: tuple[int, int], origin: str) -> "Camera":
         """Square pixels, principal point in the middle."""
         return cls(size_wh, (focal_px, focal_px), (size_wh[0] / 2, size_wh[1] / 2), (), origin)
 
     @classmethod
-    def from_fov(cls, fov_deg: float, size_wh: tuple[int, int], origin: str) -> Self:
+    def from_fov(cls, fov_deg: float, size_wh: tuple[int, int], origin: str) -> "Camera":
         """From the angle of view across the longer image side."""
         if not 1 < fov_deg < 150:
             raise CameraError(f"angle of view must lie in 1..150 degrees, got {fov_deg:g}")
@@ -131,7 +130,7 @@ class Camera:
             xy_px[ahead] = flat[ahead, :2] / flat[ahead, 2:] * self.focal_px + self.center_px
         return xy_px.reshape(*xyz_m.shape[:-1], 2)
 
-    def resized(self, size_wh: tuple[int, int]) -> Self:
+    def resized(self, size_wh: tuple[int, int]) -> "Camera":
         """The same camera after the whole image was scaled to another size."""
         sx, sy = size_wh[0] / self.size_wh[0], size_wh[1] / self.size_wh[1]
         if abs(sx / sy - 1) > 0.02:

@@ -18,13 +18,14 @@ _REQUIRED = ("xy", "score", "image_size", "skeleton")
 class Keypoints2D:
     """Detections of T frames and P person slots; checked when made."""
 
-    xy_px: Float[np.ndarray, "t p j 2"]
-    """Pixels of the original (distorted) image."""
-    score: Float[np.ndarray, "t p j"]
-    """In [0, 1]; 0 = missing, and then xy_px means nothing."""
+    xy_px: np.ndarray
+    """(T,P,J,2) pixels of the original (distorted) image."""
+    score: np.ndarray
+    """(T,P,J) in [0, 1]; 0 = missing, and then xy_px means nothing."""
     size_wh: tuple[int, int]
     skeleton: Skeleton
-    time_s: Float[np.ndarray, " t"]
+    time_s: np.ndarray
+    """(T,) strictly increasing."""
     camera: Camera | None = None
     """Intrinsics, where the file knows them."""
 

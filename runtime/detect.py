@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from .timing import StageClock
 from .video import Frame, VideoReader, read_ahead
 
 
+@runtime_checkable  # so that shape checks in tests can look at it
 class Detector(Protocol):
     """Finds people in one frame after the other."""
 
@@ -64,7 +65,7 @@ class MediaPipeDetector:
         height, width = frame.bgr.shape[:2]
         return normalised * np.array([width, height], np.float32), np.where(inside, score, 0).astype(np.float32)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MediaPipeDetector":
         return self
 
     def __exit__(

@@ -286,10 +286,10 @@ def _draw_camera(panel: Image, view: View, axes: Float[Array, "3 3"], size_wh: t
     if (depth_m <= NEAR_M).any() or (xy_px[:5] < 0).any() or (xy_px[:5] >= len(panel)).any():
         return
     tip, *base, foot = _fixed(xy_px)
-    _line(panel, tip, foot, GRID, 1)
+    _line(panel, tip, foot, GRID, 1.0)
     for corner, following in zip(base, base[1:] + base[:1], strict=True):
-        _line(panel, tip, corner, CAMERA, 1)
-        _line(panel, corner, following, CAMERA, 2)
+        _line(panel, tip, corner, CAMERA, 1.0)
+        _line(panel, corner, following, CAMERA, 2.0)
 
 
 def _draw_captions(panel: Image, people: Sequence[DrawnPerson], time_s: float | None) -> None:

@@ -55,7 +55,7 @@ def _openpose_people(path: Path, skeleton: Skeleton) -> list[Person]:
     return [_person(p.get("pose_keypoints_2d", ()), skeleton, path) for p in people if isinstance(p, Mapping)]
 
 
-def _person(numbers: Sequence[float], skeleton: Skeleton, path: Path) -> Person:
+def _person(numbers: Sequence[Any], skeleton: Skeleton, path: Path) -> Person:
     """x, y, score triples; COCO's visibility flags 0, 1, 2 become 0, 0.5, 1."""
     joints = len(skeleton.joints)
     if len(numbers) != 3 * joints:

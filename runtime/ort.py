@@ -4,7 +4,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class OrtCpuBackend:
         pose, root = self._session.run(["pose", "root"], feed)
         return pose, root
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "OrtCpuBackend":
         return self
 
     def __exit__(
