@@ -142,6 +142,41 @@ def test_training_learns_and_is_repeatable(walking: SourcePoses) -> None:
         assert torch.equal(a, b)
 
 
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    walking: SourcePoses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poseda_deploy.train.checkpoint.EVERY_S", 0.0)
+    torch.set_num_threads(1)
+    keep = tmp_path / "kept.safetensors"
+
+    def kill(step: int, error_mm: float) -> None:
+        if step >= 96:
+            raise Killed
+
+    whole = fit(tiny(160), walking, lambda step, error_mm: None)
+    with pytest.raises(Killed):
+        fit(tiny(160), walking, kill, keep)
+    steps: list[int] = []
+    resumed = fit(tiny(160), walking, lambda step, error_mm: steps.append(step), keep)
+    assert steps[0] == 96, "the last saved state was after 80 steps"
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_training_s_state_is_not_taken(
+    walking: SourcePoses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poseda_deploy.train.checkpoint.EVERY_S", 0.0)
+    fit(tiny(32), walking, lambda step, error_mm: None, tmp_path / "kept")
+    steps: list[int] = []
+    fit(tiny(32, seed=1), walking, lambda step, error_mm: steps.append(step), tmp_path / "kept")
+    assert steps == [16, 32]
+
+
 def test_the_command_writes_a_bundle_that_runs(
     source_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

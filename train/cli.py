@@ -1,5 +1,6 @@
 """poseda-train: source poses in, a bundle with a ready lifter.onnx out."""
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,20 +65,21 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
     config = TrainConfig(lifter=lifter_config, **{name: getattr(options, name) for name in given})
     source = load_source(config.source, config.without)
     started = time.monotonic()
-    errors_mm: list[float] = []
+    errors_mm: dict[int, float] = {0: float("inf")}
+    unfinished = options.out.with_name(f".{options.out.name}.unfinished.safetensors")
     with progress("training", config.steps, quiet=options.quiet) as advance:
 
-        def on_steps(steps: int, error_mm: float) -> None:
-            advance(steps)
-            errors_mm.append(error_mm)
+        def on_steps(step: int, error_mm: float) -> None:
+            advance(step - max(errors_mm))
+            errors_mm[step] = error_mm
 
-        lifter = fit(config, source, on_steps)
-    last = errors_mm[-max(1, len(errors_mm) // 20) :]
+        lifter = fit(config, source, on_steps, unfinished)
     report = {
         "source_poses": len(source.pose_m),
-        "training_error_mm": round(sum(last) / len(last), 1),
+        "training_error_mm": round(statistics.median(list(errors_mm.values())[-200:]), 1),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     told = asdict(config) | {"source": [path.name for path in config.source]}
     bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report)
+    unfinished.unlink(missing_ok=True)
     return {"bundle": str(bundle.path), **bundle.manifest.report}

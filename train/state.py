@@ -1,0 +1,69 @@
+"""Everything that changes while a lifter is trained, as named tensors."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from poseda_deploy.model import Lifter
+
+from .config import TrainConfig
+from .source import SourcePoses
+from .views import ViewSampler
+
+
+class TrainState:
+    """Network, its running mean, optimiser, schedule and random generators; the same seed gives the same course."""
+
+    def __init__(self, config: TrainConfig, source: SourcePoses) -> None:
+        torch.manual_seed(config.seed)
+        self.step = 0
+        self.lifter = Lifter(config.lifter).to(config.device).train()
+        self.average = deepcopy(self.lifter)
+        self.optimizer = torch.optim.Adam(self.lifter.parameters(), lr=config.learning_rate, fused=True)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
+        )
+        pose_m = torch.from_numpy(source.pose_m).to(config.device)
+        weight = torch.from_numpy(source.weight).to(config.device)
+        self.sampler = ViewSampler(pose_m, weight, config.views, config.seed)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the running mean of the weights and batch statistics towards the lifter; faster at first."""
+        decay = min(decay, self.step / (self.step + 10))
+        for mean, value in zip(self.average.state_dict().values(), self.lifter.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state; `restore` takes it back."""
+        named = {f"lifter.{name}": value for name, value in self.lifter.state_dict().items()}
+        named |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            named |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+        named |= {"random.torch": torch.get_rng_state(), "random.views": self.sampler.generator.get_state()}
+        group = self.optimizer.param_groups[0]  # the one-cycle schedule moves the first moment's decay too
+        pace = torch.tensor([group["lr"], group["betas"][0]], dtype=torch.float64)
+        return named | {"step": torch.tensor(self.step), "pace": pace}
+
+    def restore(self, named: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `tensors` was taken."""
+        self.step = int(named["step"])
+        self.lifter.load_state_dict(_under(named, "lifter."))
+        self.average.load_state_dict(_under(named, "average."))
+        adam = self.optimizer.state_dict()
+        for name, value in _under(named, "adam.").items():
+            index, _, moment = name.partition(".")
+            adam["state"].setdefault(int(index), {})[moment] = value
+        self.optimizer.load_state_dict(adam)
+        learning_rate, beta = named["pace"].tolist()
+        self.optimizer.param_groups[0] |= {"lr": learning_rate, "betas": (beta, 0.999)}
+        self.schedule.last_epoch = self.step
+        torch.set_rng_state(named["random.torch"])
+        self.sampler.generator.set_state(named["random.views"])
+
+
+def _under(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
