@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: RunOptions) -> Mapping[str, Any]:
     """Detect, calibrate, lift, write; returns the summary."""
-    video = _video(options)
-    outputs = _output_paths(options, video)
+    source = _source(options)
+    outputs = _output_paths(options, source)
+    camera = _camera(options, source)
     from poseda_deploy.backend import open_backend, replay_golden
     from poseda_deploy.bundle import default_bundle_path, load_bundle
 
@@ -71,15 +72,14 @@ def run(options: RunOptions) -> Mapping[str, Any]:
     with open_backend(bundle, options.backend) as backend:
         replay_golden(backend, bundle)
         clock = StageClock()
-        keypoints, lost_frames = _keypoints(options, video, clock)
-        camera = _camera(options, keypoints)
+        keypoints, lost_frames = (source, 0) if isinstance(source, Keypoints2D) else _detect(options, source, clock)
         with progress("lifting", len(keypoints), quiet=options.quiet) as advance:
             poses, scene = lift_keypoints(backend, keypoints, camera, bundle.manifest, clock, advance)
         with clock.stage("write"):
             poses.save(outputs["poses"])
             poses.save_jsonl(outputs["jsonl"])
-        if "overlay" in outputs and video is not None:
-            _draw(options, video, outputs["overlay"], keypoints, poses, scene.up, clock)
+        if "overlay" in outputs and isinstance(source, Path):
+            _draw(options, source, outputs["overlay"], keypoints, poses, scene.up, clock)
         provider = backend.provider
     return {
         "frames": len(keypoints),
@@ -96,24 +96,25 @@ def run(options: RunOptions) -> Mapping[str, Any]:
     }
 
 
-def _video(options: RunOptions) -> Path | None:
-    """The video to read, if any; the demo's is fetched."""
+def _source(options: RunOptions) -> Path | Keypoints2D:
+    """The path of the video to read (the demo's is fetched), or the keypoints of a file."""
     if sum((options.video is not None, options.keypoints is not None, options.demo)) != 1:
         raise InputError("expected exactly one of --video, --keypoints, --demo", hint="poseda-run --demo")
-    if not options.demo:
+    if options.keypoints is not None:
+        return load_keypoints(options.keypoints)
+    if options.video is not None:
         return options.video
     from .assets import fetch_asset
 
     return fetch_asset("sports2d_demo.mp4", quiet=options.quiet)
 
 
-def _output_paths(options: RunOptions, video: Path | None) -> dict[str, Path]:
+def _output_paths(options: RunOptions, source: Path | Keypoints2D) -> dict[str, Path]:
     """Where results go; refuses to replace anything before any work is done."""
-    source = video or options.keypoints
-    assert source is not None
-    stem = options.out or Path(source.stem)
+    name = source if isinstance(source, Path) else options.keypoints or Path()
+    stem = options.out or Path(name.stem)
     endings = {"poses": ".poses.npz", "jsonl": ".poses.jsonl"}
-    if options.overlay and video is not None:
+    if options.overlay and isinstance(source, Path):
         endings["overlay"] = ".overlay.mp4"
     outputs = {kind: stem.with_name(stem.name + ending) for kind, ending in endings.items()}
     existing = [str(path) for path in outputs.values() if path.exists()]
@@ -122,26 +123,19 @@ def _output_paths(options: RunOptions, video: Path | None) -> dict[str, Path]:
     return outputs
 
 
-def _keypoints(options: RunOptions, video: Path | None, clock: StageClock) -> tuple[Keypoints2D, int]:
-    """Detections of the video or of the file, and the frames that were lost."""
-    from .detect import detect_file
+def _camera(options: RunOptions, source: Path | Keypoints2D) -> Camera:
+    """The file's own camera, else the flags, else the stated default; says so where something is ignored or guessed.
 
-    if video is None:
-        assert options.keypoints is not None
-        return load_keypoints(options.keypoints), 0
-    return detect_file(video, options.pose_model, options.persons, clock, quiet=options.quiet)
-
-
-def _camera(options: RunOptions, keypoints: Keypoints2D) -> Camera:
-    """The file's own camera, else the flags, else the stated default; says so where something is ignored or guessed."""
+    Settled before anything is detected, so that a wrong calibration file costs no minutes.
+    """
     flags = (options.intrinsics, options.focal_px, options.fov_deg)
     if sum(flag is not None for flag in flags) > 1:
         raise InputError("expected at most one of --intrinsics, --focal-px, --fov-deg")
-    if keypoints.camera is not None:
+    if isinstance(source, Keypoints2D) and source.camera is not None:
         if any(flag is not None for flag in flags):
             say("poseda-run: the keypoints file has its own K, which is used; the camera flags are ignored")
-        return keypoints.camera
-    size_wh = keypoints.size_wh
+        return source.camera
+    size_wh = source.size_wh if isinstance(source, Keypoints2D) else _video_size(source)
     if options.intrinsics is not None:
         return load_intrinsics(options.intrinsics, size_wh, options.camera_name)
     if options.focal_px is not None:
@@ -151,6 +145,20 @@ def _camera(options: RunOptions, keypoints: Keypoints2D) -> Camera:
     camera = default_camera(size_wh)
     say(f"poseda-run: no intrinsics given: {camera.origin}; distances scale with it (--intrinsics, --fov-deg)")
     return camera
+
+
+def _video_size(video: Path) -> tuple[int, int]:
+    from .video import VideoReader
+
+    with VideoReader(video) as reader:
+        return reader.size_wh
+
+
+def _detect(options: RunOptions, video: Path, clock: StageClock) -> tuple[Keypoints2D, int]:
+    """Detections of the video, and the frames that were lost."""
+    from .detect import detect_file
+
+    return detect_file(video, options.pose_model, options.persons, clock, quiet=options.quiet)
 
 
 def _draw(
