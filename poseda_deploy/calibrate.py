@@ -18,12 +18,14 @@ Lift = Callable[
 """(keypoints, up, bones) -> (pose, root) for one camera: a backend with its camera filled in."""
 
 ROUNDS = 3
-# The lifter hedges depth, so most of its bones are too short. On the open target the 0.8 quantile over the footage is
-# 4 to 5 % short of the true scale; 0.9 was too long in other data, where people crouch.
+# The lifter hedges depth, so most of its bones are too short. Over 30 source clips of 10 s in random virtual cameras this
+# quantile is unbiased: scale 0.999 +- 0.036 of the truth (median 0.963, 0.95 quantile 1.018).
 LENGTH_QUANTILE = 0.85
 MAX_FRAMES = 2000
 # How far up is off per axis, at length 1 and at length 0: training gives the lifter up vectors of this kind.
 UP_ERROR_RAD = (0.02, 0.32)
+# A lean that everybody has does not show as scatter: clips of 10 s with a scatter of 2.4 degrees were 5.5 off.
+UNSEEN_LEAN_RAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def estimate_up(pose: Float[np.ndarray, "n 17 3"]) -> tuple[Float[np.ndarray, "3
         off_rad = np.arccos(np.clip(axis @ up, -1, 1))
         weight = straight / (1 + (off_rad / 0.2) ** 2)
     spread_rad = float(np.sqrt((weight * off_rad**2).sum() / weight.sum()))
-    sure = np.clip((UP_ERROR_RAD[1] - spread_rad) / (UP_ERROR_RAD[1] - UP_ERROR_RAD[0]), 0, 1)
+    error_rad = np.hypot(spread_rad, UNSEEN_LEAN_RAD)
+    sure = np.clip((UP_ERROR_RAD[1] - error_rad) / (UP_ERROR_RAD[1] - UP_ERROR_RAD[0]), 0, 1)
     return (up * sure).astype(np.float32), float(np.degrees(spread_rad))
 
 
