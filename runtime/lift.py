@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.bundle import Manifest
-from poseda_deploy.calibrate import Lift, calibrate, tiled
+from poseda_deploy.calibrate import Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
@@ -25,6 +25,7 @@ class SceneCalibration:
     """Up of the camera and bone lengths of each person slot, and where they came from."""
 
     up: Float[np.ndarray, "3"]
+    """As long as it is sure, 0 = unknown."""
     bones_m: Float[np.ndarray, "p 9"]
     up_origin: str
     bones_origin: str
@@ -32,7 +33,8 @@ class SceneCalibration:
     def summary(self) -> dict[str, object]:
         """For --json: rounded, with names."""
         return {
-            "up": [round(float(x), 4) for x in self.up],
+            "up": np.round(unit(self.up).astype(float), 4).tolist(),
+            "up_certainty": round(float(np.linalg.norm(self.up)), 2),
             "up_from": self.up_origin,
             "bones_m": [
                 dict(zip(BONE_GROUPS, np.round(b.astype(float), 3).tolist(), strict=True)) for b in self.bones_m
