@@ -18,7 +18,7 @@ Lift = Callable[
 """(keypoints, up, bones) -> (pose, root) for one camera: a backend with its camera filled in."""
 
 ROUNDS = 2
-# The lifter hedges depth, so most of its bones are too short. Over 30 source clips of 10 s in random virtual cameras this
+# The lifter hedges depth, so most of its bones are too short. Over 30 source clips of 10 s in virtual cameras this
 # quantile is unbiased: scale 0.999 +- 0.036 of the truth (median 0.963, 0.95 quantile 1.018).
 LENGTH_QUANTILE = 0.85
 MAX_FRAMES = 2000
