@@ -86,8 +86,9 @@ class Keypoints2D:
             np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
 
 
-def load_keypoints(path: Path) -> Keypoints2D:
+def load_keypoints(path: str | Path) -> Keypoints2D:
     """Read and check a Keypoints2D file; every complaint names the file."""
+    path = Path(path)
     data = load_npz(path, _REQUIRED)
     try:
         return _from_arrays(data, path)

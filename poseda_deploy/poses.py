@@ -59,7 +59,7 @@ class Poses3D:
         }
 
 
-def load_poses(path: Path) -> Poses3D:
+def load_poses(path: str | Path) -> Poses3D:
     """Read NAME.poses.npz."""
-    data = load_npz(path, ("frame", "person", "time_s", "pose", "root", "score"))
+    data = load_npz(Path(path), ("frame", "person", "time_s", "pose", "root", "score"))
     return Poses3D(*(data[key] for key in ("frame", "person", "time_s", "pose", "root", "score")))
