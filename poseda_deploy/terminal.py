@@ -23,7 +23,7 @@ class CommonOptions:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout instead of the table."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No progress, no notes; errors only."""
+    """No progress and no table; warnings and errors only."""
     debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Full traceback where something fails."""
 
