@@ -1,8 +1,9 @@
 """What runs a lifter: one protocol, found by name. The only place where the stages meet."""
 
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -53,6 +54,11 @@ def open_backend(bundle: Bundle, name: BackendName) -> Backend:
     module, _, attribute = _CLASSES[name].partition(":")
     backend: Backend = getattr(import_module(module), attribute)(bundle)
     return backend
+
+
+def open_foreign_onnx(path: Path) -> Any:
+    """An onnxruntime session on the CPU for a model that is not ours; same refusals as for ours."""
+    return import_module("poseda_deploy.runtime.ort").open_session(path, "CPUExecutionProvider")
 
 
 def with_camera(backend: Backend, camera: Camera) -> Lift:

@@ -17,6 +17,7 @@ HEAVY = {
     "mediapipe": {"runtime/detect.py", "runtime/pose_task.py"},
     "cv2": {"poseda_deploy/opencv.py"},
     "scipy": {"train"},
+    "h5py": {"train"},
     "safetensors": {"train", "export"},
 }
 """Package -> files or folders that may import it."""
@@ -76,7 +77,7 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.rpartition("MODULES")[2].split())
 
 
-@pytest.mark.parametrize("command", ["runtime.cli", "runtime.detect_cli", "train.cli"])
+@pytest.mark.parametrize("command", ["runtime.cli", "runtime.detect_cli", "train.cli", "train.eval_cli"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     loaded = modules_after(f"from poseda_deploy.{command} import main\nassert main(['--help']) == 0")
     assert not loaded & {"torch", "onnxruntime", "mediapipe", "scipy", "onnx", "matplotlib"}

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from poseda_deploy.keypoints import Keypoints2D
@@ -17,6 +18,7 @@ ENTRY = {
     "poseda-run": "poseda_deploy.runtime.cli",
     "poseda-detect": "poseda_deploy.runtime.detect_cli",
     "poseda-train": "poseda_deploy.train.cli",
+    "poseda-eval": "poseda_deploy.train.eval_cli",
 }
 
 
@@ -52,6 +54,11 @@ def test_poseda_commands_run(
         _short_demo(tmp_path / "in.mp4")
     if "poseda-detect" in words:
         (tmp_path / "my_keypoints.npz").unlink()
+    if "poseda-eval" in words:
+        from test_eval import calibrated_target
+
+        assert walker.camera is not None
+        np.savez(tmp_path / "calibrated.npz", **calibrated_target(walker.camera))
     if "poseda-train" in words:
         from test_train import write_source
 
