@@ -15,9 +15,11 @@ class TrainConfig:
     """Source training of the lifter."""
 
     source: tuple[Path, ...]
-    """Files of source poses: .npz with positions (N,17,3) in metres, y up."""
+    """Source poses: .npz with positions (N,17,3) in metres, y up, or folders of BVH."""
     without: tuple[str, ...] = ()
     """Subjects to leave out, compared for equality."""
+    bvh_scale: float = 1.0
+    """Metres a unit of the BVH files."""
     steps: int = 60_000
     """Optimiser steps."""
     batch: int = 512

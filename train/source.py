@@ -12,8 +12,10 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.files import load_npz
 from poseda_deploy.skeleton import BONE_FROM_JOINT, H36M17
 
+from .bvh_source import load_bvh_folder
+from .units import check_metres
+
 CLUSTERS = 120
-PLAUSIBLE_SHIN_M = (0.15, 0.65)
 
 
 @dataclass(frozen=True)
@@ -26,34 +28,24 @@ class SourcePoses:
     """How often each is drawn; sums to 1."""
 
 
-def load_source(files: Sequence[Path], without: Sequence[str]) -> SourcePoses:
+def load_source(files: Sequence[Path], without: Sequence[str], bvh_scale: float = 1.0) -> SourcePoses:
     """Read source files and leave out whole subjects, compared for equality ("cmu13" keeps "cmu131")."""
-    pose_m = np.concatenate([_load_poses(file, without) for file in files])
+    pose_m = np.concatenate([_load_poses(file, without, bvh_scale) for file in files])
     return SourcePoses(pose_m, balanced_weights(pose_m))
 
 
-def _load_poses(file: Path, without: Sequence[str]) -> Float[np.ndarray, "n 17 3"]:
-    data = load_npz(file, required=("positions", "seq_id", "seq_subject", "valid"))
+def _load_poses(file: Path, without: Sequence[str], bvh_scale: float) -> Float[np.ndarray, "n 17 3"]:
+    if file.is_dir():
+        data = load_bvh_folder(file, bvh_scale)
+    else:
+        data = load_npz(file, required=("positions", "seq_id", "seq_subject", "valid"))
     positions = data["positions"]
     if positions.ndim != 3 or positions.shape[1:] != (17, 3):
         raise InputError(f"{file}: positions must be (N,17,3), got {positions.shape}")
     keep = data["valid"] & ~np.isin(data["seq_subject"][data["seq_id"]], list(without))
     keep &= np.isfinite(positions).all((1, 2))
-    _check_metres(file, positions[keep])
+    check_metres(file, positions[keep])
     return (positions[keep] - positions[keep][:, :1]).astype(np.float32)
-
-
-def _check_metres(file: Path, pose: Float[np.ndarray, "n 17 3"]) -> None:
-    if not len(pose):
-        raise InputError(f"{file}: no pose is left", hint="check --without and the file's `valid`")
-    knee, ankle = H36M17.index("left_knee"), H36M17.index("left_ankle")
-    shin_m = float(np.median(np.linalg.norm(pose[:, knee] - pose[:, ankle], axis=-1)))
-    if not PLAUSIBLE_SHIN_M[0] < shin_m < PLAUSIBLE_SHIN_M[1]:
-        factor = 0.42 / max(shin_m, 1e-9)
-        raise InputError(
-            f"{file}: shins are {shin_m:.3g} long, people's are 0.2 to 0.6 m",
-            hint=f"positions must be in metres; a factor of about {factor:.3g} looks missing",
-        )
 
 
 def balanced_weights(pose_m: Float[np.ndarray, "n 17 3"], seed: int = 0) -> Float[np.ndarray, " n"]:
