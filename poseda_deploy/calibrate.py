@@ -22,6 +22,7 @@ ROUNDS = 2
 # quantile is unbiased: scale 0.999 +- 0.036 of the truth (median 0.963, 0.95 quantile 1.018).
 LENGTH_QUANTILE = 0.85
 MAX_FRAMES = 2000
+USEFUL_JOINTS = 8  # of 17; a frame with fewer says little about a body
 # How far up is off per axis, at length 1 and at length 0: training gives the lifter up vectors of this kind.
 UP_ERROR_RAD = (0.02, 0.32)
 # A lean that everybody has does not show as scatter: clips of 10 s with a scatter of 2.4 degrees were 5.5 off.
@@ -49,7 +50,7 @@ def calibrate(
     bones_m: Float[np.ndarray, "9"] | None = None,
 ) -> Calibration:
     """Estimate up and bones from one person's keypoints; a given one is kept."""
-    keypoints = thinned(keypoints[(keypoints[..., 2] > 0).sum(1) >= 8])
+    keypoints = thinned(keypoints[(keypoints[..., 2] > 0).sum(1) >= USEFUL_JOINTS])
     known_up = np.zeros(3, np.float32) if up is None else up
     known_bones = np.zeros(9, np.float32) if bones_m is None else bones_m
     spread_deg = 0.0

@@ -64,7 +64,8 @@ def test_the_wheel_holds_the_sources_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
+def test_the_wheel_runs_in_a_clean_environment(walker_file: Path, tmp_path: Path) -> None:
+    """With the shipped lifter, from a folder that is not the checkout."""
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)], check=True, timeout=600)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
@@ -73,3 +74,6 @@ def test_the_wheel_runs_in_a_clean_environment(tmp_path: Path) -> None:
     subprocess.run(pip, check=True, timeout=600)
     for command in ("poseda-run", "poseda-detect", "poseda-train"):
         subprocess.run([str(python.with_name(command)), "--help"], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    run = [str(python.with_name("poseda-run")), "--keypoints", str(walker_file), "--out", "lifted", "--quiet"]
+    subprocess.run(run, check=True, cwd=tmp_path)
+    assert (tmp_path / "lifted.poses.npz").is_file()
