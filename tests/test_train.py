@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train.cli import main
 from poseda_deploy.train.config import TrainConfig
 from poseda_deploy.train.loop import fit
+from poseda_deploy.train.publish import publish
 from poseda_deploy.train.source import SourcePoses, balanced_weights, facing_forward, load_source
 from poseda_deploy.train.views import ViewConfig, ViewSampler, rotate
 
@@ -140,6 +142,20 @@ def test_training_learns_and_is_repeatable(walking: SourcePoses) -> None:
     again = fit(tiny(320), walking, lambda steps, error_mm: None)
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_training_goes_on_from_a_bundle(walking: SourcePoses, tmp_path: Path) -> None:
+    lifter = fit(tiny(160), walking, lambda step, error_mm: None)
+    config = {"lifter": asdict(lifter.config)}
+    publish(lifter, tmp_path / "first", name="first", config=config, report={})
+    errors_mm: list[float] = []
+    again = replace(tiny(16), start=tmp_path / "first", learning_rate=1e-6)
+    fit(again, walking, lambda step, error_mm: errors_mm.append(error_mm))
+    fresh_mm: list[float] = []
+    fit(tiny(16), walking, lambda step, error_mm: fresh_mm.append(error_mm))
+    assert errors_mm[0] < 0.8 * fresh_mm[0]
+    with pytest.raises(InputError, match="another size"):
+        fit(replace(again, lifter=LifterConfig(32, 1)), walking, lambda step, error_mm: None)
 
 
 class Killed(Exception):

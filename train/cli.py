@@ -28,6 +28,10 @@ class TrainOptions(CommonOptions):
     """Bundle folder to write."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an existing bundle."""
+    start: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Bundle whose weights to go on from."""
+    learning_rate: float = 1e-3
+    """Peak of the one-cycle schedule; 3e-4 suits --start."""
     steps: int = 60_000
     """Optimiser steps; 60,000 take about half an hour on one core."""
     batch: int = 512
@@ -82,6 +86,7 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
     require_exporters()
     import torch
 
+    from poseda_deploy.bundle import WEIGHTS, load_bundle
     from poseda_deploy.model import LifterConfig
 
     from .config import TrainConfig
@@ -90,7 +95,7 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
 
     torch.set_num_threads(1)  # two threads are five times slower than one wherever anything else runs
     lifter_config = LifterConfig(width=options.width, blocks=options.blocks)
-    given = ("source", "without", "bvh_scale", "steps", "batch", "seed", "device")
+    given = ("source", "without", "bvh_scale", "start", "learning_rate", "steps", "batch", "seed", "device")
     config = TrainConfig(lifter=lifter_config, **{name: getattr(options, name) for name in given})
     source = load_source(config.source, config.without, config.bvh_scale)
     started = time.monotonic()
@@ -109,6 +114,8 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     told = asdict(config) | {"source": [path.name for path in config.source]}
+    if config.start:
+        told["start"] = {"bundle": config.start.name, "weights": load_bundle(config.start).manifest.files[WEIGHTS]}
     bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report)
     unfinished.unlink(missing_ok=True)
     return {"bundle": str(bundle.path), **bundle.manifest.report}

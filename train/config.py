@@ -20,6 +20,8 @@ class TrainConfig:
     """Subjects to leave out, compared for equality."""
     bvh_scale: float = 1.0
     """Metres a unit of the BVH files."""
+    start: Path | None = None
+    """Bundle whose weights to go on from; none: random ones."""
     steps: int = 60_000
     """Optimiser steps."""
     batch: int = 512

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from poseda_deploy.bundle import WEIGHTS, Bundle, load_bundle
+from poseda_deploy.errors import InputError
 from poseda_deploy.model import Lifter
 
 from .config import TrainConfig
@@ -19,7 +23,10 @@ class TrainState:
     def __init__(self, config: TrainConfig, source: SourcePoses) -> None:
         torch.manual_seed(config.seed)
         self.step = 0
-        self.lifter = Lifter(config.lifter).to(config.device).train()
+        self.lifter = Lifter(config.lifter)
+        if config.start:
+            load_weights(self.lifter, load_bundle(config.start))
+        self.lifter.to(config.device).train()
         self.average = deepcopy(self.lifter)
         self.optimizer = torch.optim.Adam(self.lifter.parameters(), lr=config.learning_rate, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -63,6 +70,16 @@ class TrainState:
         self.schedule.last_epoch = self.step
         torch.set_rng_state(named["random.torch"])
         self.sampler.generator.set_state(named["random.views"])
+
+
+def load_weights(lifter: Lifter, bundle: Bundle) -> None:
+    """Put the bundle's weights into a lifter of the same size."""
+    theirs = bundle.manifest.config.get("lifter")
+    if theirs != asdict(lifter.config):
+        raise InputError(
+            f"{bundle.path} holds a lifter of another size: {theirs}", hint="the same --width and --blocks"
+        )
+    lifter.load_state_dict(load_file(bundle.file(WEIGHTS)))
 
 
 def _under(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -227,6 +227,7 @@ def _part(*joints: str) -> list[int]:
 
 
 _PARTS = (
+    _part("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),  # at a desk
     _part("left_ankle", "right_ankle"),
     _part("left_knee", "right_knee", "left_ankle", "right_ankle"),
     _part("left_elbow", "left_wrist"),
