@@ -5,6 +5,7 @@ import logging
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,12 +48,20 @@ def write_onnx(lifter: Lifter, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    model = without_traces(program.model_proto)
     for key, value in METADATA.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     with write_aside(path) as aside:
         aside.write_bytes(model.SerializeToString())
+
+
+def without_traces(model: Any) -> Any:
+    """The exporter notes the source lines of every node, with the paths of the machine that trained."""
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph, model):
+        part.ClearField("metadata_props")
+    return model
 
 
 def write_golden(lifter: Lifter, path: Path, rows: int = 32) -> None:

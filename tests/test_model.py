@@ -165,3 +165,4 @@ def test_onnx_runtime_agrees_with_torch(lifter: Lifter, tmp_path: Path) -> None:
             for a, b in zip(ort.lift(*values), reference.lift(*values), strict=True):
                 assert np.abs(a - b).max() < 5e-5, "more than 0.05 mm apart"
     assert {p.name for p in tmp_path.iterdir()} == {"bundle"}
+    assert b"model.py" not in bundle.file("lifter.onnx").read_bytes(), "paths of this machine"
