@@ -51,6 +51,16 @@ class Manifest:
     bones_m: tuple[float, ...] | None = None
     """Bone lengths of the people it is adapted to, in the order of BONE_GROUPS."""
 
+    @property
+    def known_up(self) -> Float[np.ndarray, "3"] | None:
+        """`up` as the lifter takes it."""
+        return None if self.up is None else np.array(self.up, np.float32)
+
+    @property
+    def known_bones_m(self) -> Float[np.ndarray, "9"] | None:
+        """`bones_m` as the lifter takes it."""
+        return None if self.bones_m is None else np.array(self.bones_m, np.float32)
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from poseda_deploy.skeleton import BONE_FROM_JOINT, GROUP_FROM_LENGTH, H36M17
+from poseda_deploy.metrics import bone_lengths_m
+from poseda_deploy.skeleton import H36M17
 
 Lift = Callable[
     [Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 9"]],
@@ -22,6 +23,7 @@ ROUNDS = 2
 # quantile is unbiased: scale 0.999 +- 0.036 of the truth (median 0.963, 0.95 quantile 1.018).
 LENGTH_QUANTILE = 0.85
 MAX_FRAMES = 2000
+MIN_JOINTS = 6  # of 17; fewer is a detector's ghost, not a person, and gets no pose
 USEFUL_JOINTS = 8  # of 17; a frame with fewer says little about a body
 # How far up is off per axis, at length 1 and at length 0: training gives the lifter up vectors of this kind.
 UP_ERROR_RAD = (0.02, 0.32)
@@ -55,8 +57,8 @@ def calibrate(
     known_bones = np.zeros(9, np.float32) if bones_m is None else bones_m
     spread_deg = 0.0
     for _ in range(ROUNDS if len(keypoints) else 0):
-        pose, _ = lift(keypoints, tiled(known_up, keypoints), tiled(known_bones, keypoints))
         if up is None:
+            pose, _ = lift(keypoints, tiled(known_up, keypoints), tiled(known_bones, keypoints))
             known_up, spread_deg = estimate_up(pose)
         if bones_m is None:
             pose, _ = lift(keypoints, tiled(known_up, keypoints), np.zeros((len(keypoints), 9), np.float32))
@@ -108,8 +110,7 @@ def bend_rad(pose: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, " n"]:
 
 def estimate_bones(pose: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, "9"]:
     """0.85 quantile of the lengths that the lifter gives when it knows none, left and right pooled."""
-    length = np.linalg.norm(BONE_FROM_JOINT @ pose, axis=-1) @ GROUP_FROM_LENGTH.T
-    return np.quantile(length, LENGTH_QUANTILE, axis=0).astype(np.float32)
+    return np.quantile(bone_lengths_m(pose), LENGTH_QUANTILE, axis=0).astype(np.float32)
 
 
 def angle_rad(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:

@@ -8,16 +8,13 @@ from jaxtyping import Float
 
 from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.bundle import Manifest
-from poseda_deploy.calibrate import Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 from poseda_deploy.skeleton import BONE_GROUPS
 
 from .timing import StageClock
-
-MIN_JOINTS = 6
-"""Fewer than this many of 17 is a detector's ghost, not a person."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,7 @@ class SceneCalibration:
 def calibrate_scene(lift: Lift, keypoints: Float[np.ndarray, "t p 17 3"], manifest: Manifest) -> SceneCalibration:
     """What the bundle knows is taken; the rest is estimated from these detections, bones for each person apart."""
     slots = keypoints.shape[1]
-    known_up = None if manifest.up is None else np.array(manifest.up, np.float32)
-    known_bones = None if manifest.bones_m is None else np.array(manifest.bones_m, np.float32)
+    known_up, known_bones = manifest.known_up, manifest.known_bones_m
     everyone = calibrate(lift, keypoints.reshape(-1, 17, 3), known_up, known_bones)
     own = (
         [calibrate(lift, keypoints[:, p], everyone.up, known_bones) for p in range(slots)] if slots > 1 else [everyone]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from poseda_deploy import metrics
 from poseda_deploy.backend import Backend, open_foreign_onnx, with_camera
 from poseda_deploy.bundle import Bundle
-from poseda_deploy.calibrate import Calibration, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Calibration, calibrate, tiled, unit
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file
 from poseda_deploy.poses import Poses3D
@@ -19,7 +19,6 @@ from poseda_deploy.skeleton import BONE_GROUPS, H36M17, to_h36m17
 
 from .truth import Annotation, Truth, View
 
-MIN_JOINTS = 6  # as poseda-run: fewer than this many of 17 is a ghost, and no pose is given
 BATCH = 256
 PELVIS = H36M17.index("pelvis")
 Advance = Callable[[int], None]
@@ -95,9 +94,7 @@ class BundleLifter:
     def lift(self, view: View, advance: Advance) -> Prediction:
         """Calibrate on all frames, then lift those with MIN_JOINTS joints."""
         keypoints = view.keypoints.model_input(view.camera)[:, 0]
-        known = self.bundle.manifest
-        up = None if known.up is None else np.array(known.up, np.float32)
-        bones_m = None if known.bones_m is None else np.array(known.bones_m, np.float32)
+        up, bones_m = self.bundle.manifest.known_up, self.bundle.manifest.known_bones_m
         lift = with_camera(self.backend, view.camera)
         scene = calibrate(lift, keypoints, up, bones_m)
         pose_m, root_m = _nothing(len(keypoints))

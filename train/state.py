@@ -66,7 +66,8 @@ class TrainState:
             adam["state"].setdefault(int(index), {})[moment] = value
         self.optimizer.load_state_dict(adam)
         learning_rate, beta = named["pace"].tolist()
-        self.optimizer.param_groups[0] |= {"lr": learning_rate, "betas": (beta, 0.999)}
+        group = self.optimizer.param_groups[0]
+        group |= {"lr": learning_rate, "betas": (beta, group["betas"][1])}
         self.schedule.last_epoch = self.step
         torch.set_rng_state(named["random.torch"])
         self.sampler.generator.set_state(named["random.views"])
