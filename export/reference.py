@@ -5,18 +5,21 @@ from types import TracebackType
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 
-from poseda_deploy.bundle import WEIGHTS, Bundle
-from poseda_deploy.model import Lifter, LifterConfig
+from poseda_deploy.bundle import Bundle, Precision
+from poseda_deploy.errors import BackendError
+from poseda_deploy.model import load_lifter
 
 
 class TorchBackend:
     """fp32 on the CPU, straight from the weights."""
 
     provider = "torch-cpu"
+    precision: Precision = "fp32"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision | None = None) -> None:
+        if precision not in (None, "fp32"):
+            raise BackendError(f"torch is the fp32 reference, not {precision}", hint="--backend ort-cpu")
         self._lifter = load_lifter(bundle)
 
     def lift(
@@ -39,10 +42,3 @@ class TorchBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
-
-
-def load_lifter(bundle: Bundle) -> Lifter:
-    """The lifter with the bundle's weights, ready to run."""
-    lifter = Lifter(LifterConfig(**bundle.manifest.config["lifter"]))
-    lifter.load_state_dict(load_file(bundle.file(WEIGHTS)), strict=True)
-    return lifter.eval()

@@ -1,8 +1,15 @@
-"""Lifter -> lifter.onnx, and the golden vectors that go with it. Needs torch, onnx and onnxscript."""
+"""Lifter -> lifter.onnx, and the golden vectors that go with it. Needs torch, onnx and onnxscript.
+
+Nodes are called `rays/...`, `network/...` or `placement/...` after the part of the lifter they belong to, and the
+tensors between the parts `features` and `joints`, so that a wrong conversion can be found and an engine be read.
+"""
 
 import io
+import json
 import logging
 import warnings
+from ast import literal_eval
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -11,23 +18,34 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from poseda_deploy.bundle import made_with
+from poseda_deploy.errors import BundleError
 from poseda_deploy.files import write_aside
-from poseda_deploy.model import TYPICAL_BONES_M, Lifter
+from poseda_deploy.model import Lifter
+from poseda_deploy.networks import TYPICAL_BONES_M
 from poseda_deploy.skeleton import BONE_GROUPS, H36M17
 
 OPSET = 20
+OLDEST_OPSET = 18
+"""What the exporter makes at least; before 18 the axes of a reduction were attributes."""
 INPUTS = ("keypoints", "camera", "up", "bones")
+SHAPES = {
+    "inputs": {"keypoints": (17, 3), "camera": (4,), "up": (3,), "bones": (9,)},
+    "outputs": {"pose": (17, 3), "root": (3,)},
+}
+"""Without the batch."""
 METADATA = {
     "skeleton": H36M17.name,
     "joints": " ".join(H36M17.joints),
     "bones": " ".join(BONE_GROUPS),
     "units": "keypoints px px score (0 = missing); camera px; up unit vector (0 = unknown); bones m (0 = unknown)",
     "axes": "camera: x right, y down, z forward; pose (m) relative to the pelvis, root (m) absolute",
+    "licence": "Apache-2.0",
 }
 
 
-def write_onnx(lifter: Lifter, path: Path) -> None:
-    """The whole lifter as one file with a free batch size, checked by onnx.checker."""
+def write_onnx(lifter: Lifter, path: Path, facts: Mapping[str, str] | None = None) -> None:
+    """The whole lifter as one file with a free batch size, checked by onnx.checker; `facts` join its metadata."""
     import onnx
 
     lifter = lifter.eval().cpu()
@@ -48,20 +66,82 @@ def write_onnx(lifter: Lifter, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    model = without_traces(program.model_proto)
-    for key, value in METADATA.items():
+    model = program.model_proto
+    name_parts(model)
+    without_traces(model)
+    for key, value in {**METADATA, "versions": json.dumps(made_with()), **(facts or {})}.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     with write_aside(path) as aside:
         aside.write_bytes(model.SerializeToString())
 
 
-def without_traces(model: Any) -> Any:
+def name_parts(model: Any) -> None:
+    """Name every node after its part and the two tensors between the parts; the exporter's notes say which is which."""
+    nodes = model.graph.node
+    network = [_in_network(node) for node in nodes]
+    last = max(i for i, inside in enumerate(network) if inside)
+    joints = nodes[last].output[0]
+    inner = {
+        name for node, inside in zip(nodes, network, strict=True) if inside for name in (*node.input, *node.output)
+    }
+    outer = [node for node, inside in zip(nodes[:last], network, strict=False) if not inside]
+    features = next(node.output[0] for node in reversed(outer) if node.output[0] in inner and node.op_type == "Concat")
+    after = {joints}
+    for node, inside in zip(nodes, network, strict=True):
+        if not inside and after.intersection(node.input):
+            after.update(node.output)
+        part = "network" if inside else "placement" if after.intersection(node.output) else "rays"
+        node.name = f"{part}/{node.name.removeprefix('node_')}"
+    _rename(model.graph, {features: "features", joints: "joints"})
+
+
+def _in_network(node: Any) -> bool:
+    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+    return "network" in literal_eval(scopes)
+
+
+def _rename(graph: Any, new: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    for info in graph.value_info:
+        info.name = new.get(info.name, info.name)
+
+
+def without_traces(model: Any) -> None:
     """The exporter notes the source lines of every node, with the paths of the machine that trained."""
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph, model):
         part.ClearField("metadata_props")
+
+
+def read_onnx(path: Path) -> Any:
+    """The model of that file; BundleError unless it has a lifter's inputs, outputs and a known opset."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError has no public base class
+        raise BundleError(f"{path}: not an ONNX file", hint="make the bundle again") from error
+    wrong = "; ".join(_mismatches(model))
+    if wrong:
+        raise BundleError(f"{path} is not a lifter of this project: {wrong}", hint="see docs/conventions.md")
     return model
+
+
+def _mismatches(model: Any) -> Iterator[str]:
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < OLDEST_OPSET:
+        yield f"opset {opset}, expected {OLDEST_OPSET} or newer"
+    for side, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
+        found = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim[1:]) for v in values}
+        if found != SHAPES[side]:
+            yield f"{side} {_listed(found)}, expected {_listed(SHAPES[side])}"
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} (n,{','.join(map(str, shape))})" for name, shape in shapes.items())
 
 
 def write_golden(lifter: Lifter, path: Path, rows: int = 32) -> None:

@@ -1,34 +1,27 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lifters import KINDS, TINY, inputs, standing_lifter
+from safetensors.torch import save
 
-from poseda_deploy.errors import InputError
-from poseda_deploy.model import (
-    FEATURES,
-    Lifter,
-    LifterConfig,
-    mirror_features,
-    onto_rays,
-    place,
-    see,
-    solve_3x3,
-    turn_onto_axis,
-)
+from poseda_deploy.backend import open_backend, replay_golden
+from poseda_deploy.bundle import WEIGHTS, default_bundle_path, load_bundle, write_manifest
+from poseda_deploy.errors import BundleError, InputError
+from poseda_deploy.model import Lifter, LifterConfig, load_lifter
 from poseda_deploy.onnx_graph import example_inputs
+from poseda_deploy.rays import onto_rays, place, see, solve_3x3, turn_onto_axis
 from poseda_deploy.skeleton import BONE_FROM_JOINT, GROUP_FROM_LENGTH, H36M17
 
-TINY = LifterConfig(width=32, blocks=1)
 
-
-@pytest.fixture(scope="module")
-def lifter() -> Lifter:
-    torch.manual_seed(0)
-    return Lifter(TINY).eval()
+@pytest.fixture(scope="module", params=KINDS)
+def lifter(request: pytest.FixtureRequest) -> Lifter:
+    return standing_lifter(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +30,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def inputs(rows: int = 12) -> list[torch.Tensor]:
-    return [torch.from_numpy(value) for value in example_inputs(rows).values()]
 
 
 @settings(max_examples=30, deadline=None)
@@ -100,11 +89,6 @@ def test_mirrored_input_gives_the_mirrored_pose(lifter: Lifter) -> None:
     torch.testing.assert_close(root_m * sign, root, atol=1e-4, rtol=1e-4)
 
 
-def test_mirroring_features_twice_is_nothing() -> None:
-    features = torch.randn(4, FEATURES)
-    torch.testing.assert_close(mirror_features(mirror_features(features)), features)
-
-
 def test_focal_length_and_resolution_do_not_matter(lifter: Lifter) -> None:
     keypoints, camera, up, bones = inputs()
     scaled = keypoints * torch.tensor([0.5, 0.5, 1])
@@ -121,8 +105,9 @@ def test_where_a_missing_joint_lies_does_not_matter(lifter: Lifter) -> None:
 
 
 @pytest.mark.parametrize("joint", ["spine", "neck", "pelvis", "thorax"])
-def test_what_each_data_set_defines_anew_does_not_matter(lifter: Lifter, joint: str) -> None:
+def test_what_each_data_set_defines_anew_does_not_matter(joint: str) -> None:
     """Spine and neck are not read; pelvis and thorax only where a hip or shoulder is missing."""
+    lifter = standing_lifter("conditioned")
     keypoints, camera, up, bones = inputs()
     keypoints[..., 2] = 1
     moved = keypoints.clone()
@@ -148,19 +133,48 @@ def test_known_lengths_are_honoured(lifter: Lifter) -> None:
     np.testing.assert_allclose(lengths, 0.3, rtol=1e-3)
 
 
-def test_impossible_size_is_refused() -> None:
+@pytest.mark.parametrize("size", [{"width": 1}, {"rounds": -1}, {"blocks": -2}, {"kind": "semgcn", "rounds": -1}])
+def test_impossible_size_is_refused(size: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="impossible lifter"):
-        LifterConfig(width=1)
+        LifterConfig(**size)
 
 
-def test_onnx_runtime_agrees_with_torch(lifter: Lifter, tmp_path: Path) -> None:
-    from poseda_deploy.backend import open_backend
+def test_the_paper_s_sizes_are_fixed() -> None:
+    with pytest.raises(InputError, match="vpose has the size of the paper"):
+        LifterConfig(width=512, kind="vpose")
+
+
+def test_default_size_is_written_out() -> None:
+    assert LifterConfig() == LifterConfig(width=512, blocks=2)
+
+
+def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(save(Lifter(TINY).state_dict()))
+    for told in (
+        {},
+        {"lifter": {"depth": 3}},
+        {"lifter": {"width": 64}},
+        {"lifter": {"kind": "semgcn"}},
+        {"lifter": {"kind": "gcn"}},
+    ):
+        with pytest.raises(BundleError, match="another version"):
+            load_lifter(write_manifest(tmp_path, (WEIGHTS,), config=told))
+
+
+def test_the_shipped_weights_are_those_of_the_shipped_onnx() -> None:
+    bundle = load_bundle(default_bundle_path())
+    with open_backend(bundle, "ort-cpu") as ort, open_backend(bundle, "torch") as reference:
+        assert replay_golden(ort, bundle) < 0.05 and replay_golden(reference, bundle) < 0.05
+
+
+def test_onnx_runtime_agrees_with_torch(tmp_path: Path) -> None:
     from poseda_deploy.train.publish import publish
 
-    bundle = publish(lifter, tmp_path / "bundle", name="tiny", config={"lifter": TINY.__dict__}, report={})
+    lifter = standing_lifter("conditioned")
+    bundle = publish(lifter, tmp_path / "bundle", name="tiny", config={"lifter": TINY.__dict__}, report={}, extras={})
     with open_backend(bundle, "ort-cpu") as ort, open_backend(bundle, "torch") as reference:
         assert ort.provider == "CPUExecutionProvider"
-        for rows in (1, 2, 7, 256):
+        for rows in (1, 2, 7, 64):
             values = list(example_inputs(rows, seed=rows).values())
             for a, b in zip(ort.lift(*values), reference.lift(*values), strict=True):
                 assert np.abs(a - b).max() < 5e-5, "more than 0.05 mm apart"
