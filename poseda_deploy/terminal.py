@@ -108,13 +108,22 @@ def _text(value: Any) -> str:
 @contextmanager
 def progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Advance]:
     """A bar with rate and ETA on stderr; yields advance(n). `total` None = unknown."""
-    if quiet:
-        yield lambda _: None
-        return
+    with _bar(what, total, quiet) as (bar, task):
+        yield lambda n: bar.advance(task, n)
+
+
+@contextmanager
+def progress_to(what: str, total: int, *, quiet: bool) -> Iterator[Advance]:
+    """The same, yielding advance_to(done so far)."""
+    with _bar(what, total, quiet) as (bar, task):
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def _bar(what: str, total: int | None, quiet: bool) -> Iterator[tuple[Any, Any]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+    with Progress(*columns, console=Console(stderr=True), transient=False, disable=quiet) as bar:
+        yield bar, bar.add_task(what, total=total)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from people import walk_m
 from poseda_deploy.bundle import load_bundle
 from poseda_deploy.calibrate import unit
 from poseda_deploy.errors import InputError
-from poseda_deploy.model import LifterConfig
+from poseda_deploy.model import Lifter, LifterConfig
 from poseda_deploy.skeleton import H36M17
-from poseda_deploy.train.cli import main
+from poseda_deploy.train.cli import lifter_to_train, main
 from poseda_deploy.train.config import TrainConfig
 from poseda_deploy.train.loop import fit
+from poseda_deploy.train.postures import balanced_weights, facing_forward
 from poseda_deploy.train.publish import publish
-from poseda_deploy.train.source import SourcePoses, balanced_weights, facing_forward, load_source
+from poseda_deploy.train.source import SourcePoses, load_source, sampler_of
 from poseda_deploy.train.views import ViewConfig, ViewSampler, rotate
 
 
@@ -40,7 +42,7 @@ def source_file(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def walking() -> SourcePoses:
     pose = walk_m(120)
-    return SourcePoses((pose - pose[:, :1]).astype(np.float32), np.full(120, 1 / 120))
+    return SourcePoses((pose - pose[:, :1]).astype(np.float32), np.full(120, 1 / 120), np.zeros(120, int))
 
 
 def sampler(walking: SourcePoses, seed: int = 0, **views: object) -> ViewSampler:
@@ -67,12 +69,12 @@ def test_poses_that_are_not_metres_name_the_factor(tmp_path: Path, scale: float,
 
 def test_rare_postures_gain_weight() -> None:
     random = np.random.default_rng(0)
-    upright = np.repeat(walk_m(1), 2000, 0)
+    upright = np.repeat(walk_m(1), 20_000, 0)
     lying = np.repeat(walk_m(1) @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]), 50, 0)
-    poses = np.concatenate([upright, lying]) + random.normal(0, 0.02, (2050, 17, 3))
+    poses = np.concatenate([upright, lying]) + random.normal(0, 0.02, (20_050, 17, 3))
     weight = balanced_weights((poses - poses[:, :1]).astype(np.float32))
     assert weight.sum() == pytest.approx(1)
-    assert weight[2000:].mean() > 1.2 * weight[:2000].mean()
+    assert weight[20_000:].mean() > 1.2 * weight[:20_000].mean()
 
 
 def test_facing_forward_forgets_yaw_but_not_tilt() -> None:
@@ -131,31 +133,34 @@ def test_rotating_keeps_lengths() -> None:
 
 
 def tiny(steps: int, seed: int = 0) -> TrainConfig:
-    return TrainConfig((Path("x"),), steps=steps, batch=64, seed=seed, average=0.98, lifter=LifterConfig(64, 1))
+    return TrainConfig(source=(Path("x"),), steps=steps, batch=64, seed=seed, average=0.98, lifter=LifterConfig(64, 1))
+
+
+def trained(
+    config: TrainConfig, source: SourcePoses, on_steps: Callable[[int], None] = print, keep: Path | None = None
+) -> tuple[Lifter, list[float]]:
+    return fit(config, lifter_to_train(config), sampler_of(source, config), on_steps, keep)
 
 
 def test_training_learns_and_is_repeatable(walking: SourcePoses) -> None:
     torch.set_num_threads(1)
-    errors_mm: list[float] = []
-    first = fit(tiny(320), walking, lambda steps, error_mm: errors_mm.append(error_mm))
-    assert errors_mm[-1] < 0.6 * errors_mm[0]
-    again = fit(tiny(320), walking, lambda steps, error_mm: None)
+    first, errors_mm = trained(tiny(320), walking)
+    assert len(errors_mm) == 20 and errors_mm[-1] < 0.6 * errors_mm[0]
+    again, _ = trained(tiny(320), walking)
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_training_goes_on_from_a_bundle(walking: SourcePoses, tmp_path: Path) -> None:
-    lifter = fit(tiny(160), walking, lambda step, error_mm: None)
+    lifter, _ = trained(tiny(160), walking)
     config = {"lifter": asdict(lifter.config)}
-    publish(lifter, tmp_path / "first", name="first", config=config, report={})
-    errors_mm: list[float] = []
+    publish(lifter, tmp_path / "first", name="first", config=config, report={}, extras={})
     again = replace(tiny(16), start=tmp_path / "first", learning_rate=1e-6)
-    fit(again, walking, lambda step, error_mm: errors_mm.append(error_mm))
-    fresh_mm: list[float] = []
-    fit(tiny(16), walking, lambda step, error_mm: fresh_mm.append(error_mm))
+    _, errors_mm = trained(again, walking)
+    _, fresh_mm = trained(tiny(16), walking)
     assert errors_mm[0] < 0.8 * fresh_mm[0]
     with pytest.raises(InputError, match="another size"):
-        fit(replace(again, lifter=LifterConfig(32, 1)), walking, lambda step, error_mm: None)
+        trained(replace(again, lifter=LifterConfig(32, 1)), walking)
 
 
 class Killed(Exception):
@@ -169,16 +174,17 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     torch.set_num_threads(1)
     keep = tmp_path / "kept.safetensors"
 
-    def kill(step: int, error_mm: float) -> None:
+    def kill(step: int) -> None:
         if step >= 96:
             raise Killed
 
-    whole = fit(tiny(160), walking, lambda step, error_mm: None)
+    whole, whole_mm = trained(tiny(160), walking)
     with pytest.raises(Killed):
-        fit(tiny(160), walking, kill, keep)
+        trained(tiny(160), walking, kill, keep)
     steps: list[int] = []
-    resumed = fit(tiny(160), walking, lambda step, error_mm: steps.append(step), keep)
-    assert steps[0] == 96, "the last saved state was after 80 steps"
+    resumed, resumed_mm = trained(tiny(160), walking, steps.append, keep)
+    assert steps[0] == 80, "the last saved state was after 80 steps"
+    assert resumed_mm == pytest.approx(whole_mm)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -187,10 +193,10 @@ def test_another_training_s_state_is_not_taken(
     walking: SourcePoses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("poseda_deploy.train.checkpoint.EVERY_S", 0.0)
-    fit(tiny(32), walking, lambda step, error_mm: None, tmp_path / "kept")
+    trained(tiny(32), walking, keep=tmp_path / "kept")
     steps: list[int] = []
-    fit(tiny(32, seed=1), walking, lambda step, error_mm: steps.append(step), tmp_path / "kept")
-    assert steps == [16, 32]
+    trained(tiny(32, seed=1), walking, steps.append, tmp_path / "kept")
+    assert steps == [0, 16, 32]
 
 
 def test_the_command_writes_a_bundle_that_runs(
@@ -202,14 +208,13 @@ def test_the_command_writes_a_bundle_that_runs(
     summary = json.loads(capsys.readouterr().out)
     assert summary["source_poses"] == 60 and summary["onnx_parity_mm"] < 0.5
     bundle = load_bundle(out)
+    assert bundle.file("training.png").read_bytes().startswith(b"\x89PNG")
     assert bundle.manifest.config["without"] == ["a1"] and bundle.manifest.config["lifter"]["width"] == 32
     assert main(["--source", str(source_file), *flags]) == 2, "an existing bundle is kept"
     assert "--overwrite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "flags", [["--steps", "0"], ["--batch", "2"], ["--width", "2"], ["--source", "/nowhere.npz"], ["--source"]]
-)
+@pytest.mark.parametrize("flags", [["--steps", "0"], ["--batch", "2"], ["--width", "2"], ["--source", "/nowhere.npz"]])
 def test_nonsense_is_refused_in_one_line(
     flags: list[str], source_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

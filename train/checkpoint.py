@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from poseda_deploy.files import write_aside
 
-from .config import TrainConfig
+from .config import Course
 from .state import TrainState
 
 EVERY_S = 45.0
@@ -20,13 +20,15 @@ EVERY_S = 45.0
 class Checkpoint:
     """The state of one training, beside the bundle it will become; of another training's it takes nothing."""
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, course: Course) -> None:
         self.path = path
-        self._course = sha256(json.dumps(asdict(config), default=str, sort_keys=True).encode()).hexdigest()
+        self._course = sha256(json.dumps(asdict(course), default=str, sort_keys=True).encode()).hexdigest()
         self._saved_at_s = monotonic()
 
     def load(self, state: TrainState) -> None:
-        """Restore the state if there is one of this very training."""
+        """Restore the state if there is one of this very training; sweep up what a kill left half-written."""
+        for partial in self.path.parent.glob(f".{self.path.stem}.partial*"):
+            partial.unlink()
         if not self.path.is_file():
             return
         with safe_open(self.path, "pt") as archive:

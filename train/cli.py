@@ -6,12 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from poseda_deploy.errors import InputError
-from poseda_deploy.terminal import CommonOptions, progress, run_command
+from poseda_deploy.terminal import CommonOptions, progress_to, run_command
+
+if TYPE_CHECKING:
+    from poseda_deploy.model import Lifter
+
+    from .config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class TrainOptions(CommonOptions):
     """Flags of poseda-train; what has no flag keeps the defaults of TrainConfig, LifterConfig and ViewConfig."""
 
     source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz|DIR")] = ()
-    """Source poses: positions (N,17,3) in metres, y up, with seq_id, seq_subject and valid; or folders of .bvh."""
+    """Source poses: positions (N,17,3) in metres, y up, with seq_id, seq_subject and valid; folders of .bvh; or of a
+    pose prior. Default: the prior that ships."""
     bvh_scale: float = 1.0
     """Metres a unit of the BVH files: 0.01 for centimetres, 0.05644 for cgspeed's of CMU."""
     without: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUBJECT")] = ()
@@ -36,10 +42,12 @@ class TrainOptions(CommonOptions):
     """Optimiser steps; 60,000 take about half an hour on one core."""
     batch: int = 512
     """Views a step."""
-    width: int = 512
-    """Hidden units of the network."""
-    blocks: int = 2
-    """Residual blocks of the network."""
+    lifter: Literal["conditioned", "mlp", "vpose", "semgcn", "stgcn"] = "conditioned"
+    """Ours, conditioned on up and bone lengths; or one of the paper's, which know neither and have the paper's size."""
+    width: int = 0
+    """Hidden units of the conditioned lifter; 0: 512."""
+    blocks: int = 0
+    """Residual blocks of the conditioned lifter; 0: 2."""
     seed: int = 0
     """Same seed, same weights, on one machine."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -60,10 +68,56 @@ class ImportOptions(CommonOptions):
     """Replace an existing file."""
 
 
+@dataclass(frozen=True)
+class PriorOptions(CommonOptions):
+    """Flags of poseda-train fit-prior."""
+
+    source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz|DIR")] = ()
+    """Source poses, as of poseda-train."""
+    bvh_scale: float = 1.0
+    """Metres a unit of the BVH files."""
+    without: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUBJECT")] = ()
+    """Subjects to leave out, compared for equality."""
+    components: int = 1000
+    """Gaussians of the mixture; 400 to 2,500 give the same lifter."""
+    rank: int = 12
+    """Main directions of each."""
+    seed: int = 0
+    """Same seed, same prior, on one machine."""
+    out: Path = Path("models/prior")
+    """Folder to write."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an existing prior."""
+
+
+def learn_prior(options: PriorOptions) -> Mapping[str, Any]:
+    """Fit the prior and write it; returns what can be said of it."""
+    refuse_existing(options.out, options.overwrite)
+    if not options.source:
+        raise InputError("no source poses", hint="--source FILE.npz ...")
+    from .fit_prior import fit_prior, prior_report
+    from .picture import pose_picture
+    from .prior import save_prior
+    from .source import load_source
+
+    source = load_source(options.source, options.without, options.bvh_scale)
+    prior = fit_prior(source, options.components, options.rank, options.seed)
+    config = asdict(options) | {"source": [path.name for path in options.source]}
+    told = {key: config[key] for key in ("source", "bvh_scale", "without", "components", "rank", "seed")}
+    picture = pose_picture(prior.sample(24, seed=options.seed))
+    bundle = save_prior(prior, options.out, config=told, report=prior_report(prior, source), picture=picture)
+    return {"prior": str(bundle.path), **bundle.manifest.report}
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Nothing is replaced by accident."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists", hint="--overwrite replaces it, --out PATH writes elsewhere")
+
+
 def convert(options: ImportOptions) -> Mapping[str, Any]:
     """Write the source file; returns its summary."""
-    if options.out.exists() and not options.overwrite:
-        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out FILE writes elsewhere")
+    refuse_existing(options.out, options.overwrite)
     from .import_h36m import import_h36m
 
     return import_h36m(options.file, options.out, options.fps)
@@ -74,48 +128,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["import-h36m"]:
         return run_command(ImportOptions, convert, argv[1:], "poseda-train import-h36m", "Human3.6M to a source file.")
+    if argv[:1] == ["fit-prior"]:
+        return run_command(PriorOptions, learn_prior, argv[1:], "poseda-train fit-prior", "Poses to a pose prior.")
     return run_command(TrainOptions, train, argv, "poseda-train", __doc__ or "")
 
 
 def train(options: TrainOptions) -> Mapping[str, Any]:
     """Train and write the bundle; returns the summary."""
-    if options.out.exists() and not options.overwrite:
-        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
+    refuse_existing(options.out, options.overwrite)
     from .publish import publish, require_exporters
 
     require_exporters()
     import torch
 
     from poseda_deploy.bundle import WEIGHTS, load_bundle
-    from poseda_deploy.model import LifterConfig
 
-    from .config import TrainConfig
-    from .loop import fit
-    from .source import load_source
+    from .loop import DRAW, fit
+    from .picture import loss_picture
+    from .source import load_source, sampler_of
 
     torch.set_num_threads(1)  # two threads are five times slower than one wherever anything else runs
-    lifter_config = LifterConfig(width=options.width, blocks=options.blocks)
-    given = ("source", "without", "bvh_scale", "start", "learning_rate", "steps", "batch", "seed", "device")
-    config = TrainConfig(lifter=lifter_config, **{name: getattr(options, name) for name in given})
+    config = train_config(options)
     source = load_source(config.source, config.without, config.bvh_scale)
     started = time.monotonic()
-    errors_mm: dict[int, float] = {0: float("inf")}
     unfinished = options.out.with_name(f".{options.out.name}.unfinished.safetensors")
-    with progress("training", config.steps, quiet=options.quiet) as advance:
-
-        def on_steps(step: int, error_mm: float) -> None:
-            advance(step - max(errors_mm))
-            errors_mm[step] = error_mm
-
-        lifter = fit(config, source, on_steps, unfinished)
+    with progress_to("training", config.steps, quiet=options.quiet) as advance_to:
+        lifter, errors_mm = fit(config, lifter_to_train(config), sampler_of(source, config), advance_to, unfinished)
     report = {
         "source_poses": len(source.pose_m),
-        "training_error_mm": round(statistics.median(list(errors_mm.values())[-200:]), 1),
+        "training_error_mm": round(statistics.median(errors_mm[-200:]), 1),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     told = asdict(config) | {"source": [path.name for path in config.source]}
     if config.start:
         told["start"] = {"bundle": config.start.name, "weights": load_bundle(config.start).manifest.files[WEIGHTS]}
-    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report)
+    picture = loss_picture(errors_mm, DRAW, f"{options.out.name}: {len(source.pose_m):,} source poses")
+    extras = {"training.png": picture}
+    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report, extras=extras)
     unfinished.unlink(missing_ok=True)
     return {"bundle": str(bundle.path), **bundle.manifest.report}
+
+
+def train_config(options: TrainOptions) -> "TrainConfig":
+    """Flags to knobs; refuses nonsense before anything is read."""
+    from poseda_deploy.model import LifterConfig
+
+    from .config import TrainConfig
+    from .prior import default_prior_path
+
+    lifter = LifterConfig(options.width, options.blocks, kind=options.lifter)
+    given = ("without", "bvh_scale", "start", "learning_rate", "steps", "batch", "seed", "device")
+    source = options.source or (default_prior_path(),)
+    return TrainConfig(source=source, lifter=lifter, **{name: getattr(options, name) for name in given})
+
+
+def lifter_to_train(config: "TrainConfig") -> "Lifter":
+    """With random weights, or those of the bundle to start from, which must hold the same kind and size."""
+    from poseda_deploy.bundle import load_bundle
+    from poseda_deploy.model import Lifter, load_lifter
+
+    if not config.start:
+        import torch
+
+        torch.manual_seed(config.seed)
+        return Lifter(config.lifter)
+    lifter = load_lifter(load_bundle(config.start))
+    if lifter.config != config.lifter:
+        raise InputError(
+            f"{config.start} holds a lifter of another size or kind: {asdict(lifter.config)}",
+            hint="the same --lifter, --width and --blocks",
+        )
+    return lifter

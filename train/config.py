@@ -1,4 +1,4 @@
-"""Every knob of source training, with its default, unit and one sentence."""
+"""Every knob of training, with its default, unit and one sentence."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,31 +10,23 @@ from poseda_deploy.model import LifterConfig
 from .views import ViewConfig
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Source training of the lifter."""
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How long and how fast weights are moved."""
 
-    source: tuple[Path, ...]
-    """Source poses: .npz with positions (N,17,3) in metres, y up, or folders of BVH."""
-    without: tuple[str, ...] = ()
-    """Subjects to leave out, compared for equality."""
-    bvh_scale: float = 1.0
-    """Metres a unit of the BVH files."""
-    start: Path | None = None
-    """Bundle whose weights to go on from; none: random ones."""
-    steps: int = 60_000
+    steps: int
     """Optimiser steps."""
     batch: int = 512
     """Views a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float
     """Peak of the one-cycle schedule."""
-    average: float = 0.9995
+    average: float
     """Decay of the running mean of the weights, which is what is saved."""
+    settled: bool = False
+    """Go on as the lifter runs: batch norm keeps its statistics and nothing is dropped out."""
     seed: int = 0
     """Same seed, same weights, on one machine with one thread."""
     device: Literal["cpu", "cuda"] = "cpu"
-    lifter: LifterConfig = field(default_factory=LifterConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 8 or not 0 < self.learning_rate < 1 or not 0 <= self.average < 1:
@@ -42,5 +34,22 @@ class TrainConfig:
                 f"impossible training: {self.steps} steps of {self.batch} views at {self.learning_rate:g}",
                 hint="steps >= 1, batch >= 8, learning rate and average between 0 and 1",
             )
-        if not self.source:
-            raise InputError("no source poses", hint="--source FILE.npz ...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Course):
+    """Source training of a lifter."""
+
+    source: tuple[Path, ...]
+    """Pose priors, .npz with positions (N,17,3) in metres, y up, or folders of BVH."""
+    without: tuple[str, ...] = ()
+    """Subjects to leave out, compared for equality."""
+    bvh_scale: float = 1.0
+    """Metres a unit of the BVH files."""
+    start: Path | None = None
+    """Bundle whose weights to go on from; none: random ones."""
+    steps: int = 60_000
+    learning_rate: float = 1e-3
+    average: float = 0.9995
+    lifter: LifterConfig = field(default_factory=LifterConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)

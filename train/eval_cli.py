@@ -42,6 +42,8 @@ class EvalOptions(CommonOptions):
     """Measure a foreign 16-joint lifter instead: (N,16,2) screen coordinates in, (N,16,3) metres out."""
     peer_flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Average the foreign lifter with its mirror image (ours does so inside)."""
+    calibrate: bool = True
+    """Read up and bone lengths off each view's own 2D first, as poseda-run does; --no-calibrate leaves them unknown."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="FILE.poses.npz")] = None
     """Measure poses that poseda-run wrote for one camera of the target; the first person of a frame counts."""
 
@@ -143,4 +145,4 @@ def _evaluate_bundle(options: EvalOptions, truth: "Truth") -> Mapping[str, Any]:
     bundle = load_bundle(options.bundle or default_bundle_path())
     with open_backend(bundle, "ort-cpu") as backend:
         replay_golden(backend, bundle)
-        return _evaluate(options, truth, BundleLifter(bundle, backend))
+        return _evaluate(options, truth, BundleLifter(bundle, backend, options.calibrate))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from poseda_deploy import metrics
 from poseda_deploy.backend import Backend, open_foreign_onnx, with_camera
 from poseda_deploy.bundle import Bundle
-from poseda_deploy.calibrate import MIN_JOINTS, Calibration, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Calibration, Lift, calibrate, tiled, unit
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file
 from poseda_deploy.poses import Poses3D
@@ -85,6 +85,8 @@ class BundleLifter:
 
     bundle: Bundle
     backend: Backend
+    calibrates: bool = True
+    """False: what the bundle does not know stays unknown."""
 
     def facts(self) -> Mapping[str, object]:
         """Bundle and provider; the mirror image is averaged inside the ONNX file."""
@@ -94,9 +96,8 @@ class BundleLifter:
     def lift(self, view: View, advance: Advance) -> Prediction:
         """Calibrate on all frames, then lift those with MIN_JOINTS joints."""
         keypoints = view.keypoints.model_input(view.camera)[:, 0]
-        up, bones_m = self.bundle.manifest.known_up, self.bundle.manifest.known_bones_m
         lift = with_camera(self.backend, view.camera)
-        scene = calibrate(lift, keypoints, up, bones_m)
+        scene = self._scene(lift, keypoints)
         pose_m, root_m = _nothing(len(keypoints))
         present = np.flatnonzero((keypoints[..., 2] > 0).sum(1) >= MIN_JOINTS)
         for rows in _batches(present):
@@ -104,11 +105,19 @@ class BundleLifter:
             pose_m[rows], root_m[rows] = lift(some, tiled(scene.up, some), tiled(scene.bones_m, some))
             advance(len(rows))
         advance(len(keypoints) - len(present))
-        return Prediction(pose_m, root_m, _calibration_facts(scene, up is not None, bones_m is not None))
+        known = self.bundle.manifest
+        return Prediction(pose_m, root_m, _calibration_facts(scene, known.up is not None, known.bones_m is not None))
+
+    def _scene(self, lift: Lift, keypoints: Float[np.ndarray, "t 17 3"]) -> Calibration:
+        up, bones_m = self.bundle.manifest.known_up, self.bundle.manifest.known_bones_m
+        if self.calibrates:
+            return calibrate(lift, keypoints, up, bones_m)
+        unknown = np.zeros(3, np.float32), np.zeros(9, np.float32)
+        return Calibration(unknown[0] if up is None else up, unknown[1] if bones_m is None else bones_m, 0.0, 0)
 
 
 def _calibration_facts(scene: Calibration, up_known: bool, bones_known: bool) -> dict[str, object]:
-    estimated = f"estimated from {scene.frames} frames of this view"
+    estimated = f"estimated from {scene.frames} frames of this view" if scene.frames else "nothing: left unknown"
     return {
         "up": np.round(unit(scene.up).astype(float), 4).tolist(),
         "up_from": "bundle" if up_known else f"{estimated}, scatter {scene.up_spread_deg:.1f} degrees",

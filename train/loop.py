@@ -9,9 +9,8 @@ from poseda_deploy.errors import CheckFailed
 from poseda_deploy.model import Lifter
 
 from .checkpoint import Checkpoint
-from .config import TrainConfig
-from .source import SourcePoses
-from .state import TrainState
+from .config import Course
+from .state import Sampler, TrainState
 from .views import Views
 
 DRAW = 16
@@ -19,32 +18,35 @@ DRAW = 16
 
 
 def fit(
-    config: TrainConfig, source: SourcePoses, on_steps: Callable[[int, float], None], keep: Path | None = None
-) -> Lifter:
-    """Train on endless virtual views of the source poses; on_steps(steps done, joint error in mm).
+    course: Course, lifter: Lifter, sampler: Sampler, on_steps: Callable[[int], None], keep: Path | None = None
+) -> tuple[Lifter, list[float]]:
+    """Train a copy of the lifter on endless views; calls on_steps(steps done).
 
     Mean joint distance of the network's own output, one-cycle Adam, bf16 hidden layers; the averaged weights are kept.
-    `keep` is where the state is saved once a minute, and taken up again after a kill.
+    Also returns the error in mm, once every DRAW steps. `keep` is where the state is saved once a minute, and taken up
+    again after a kill.
     """
-    state = TrainState(config, source)
-    checkpoint = Checkpoint(keep, config) if keep else None
+    state = TrainState(course, lifter, sampler)
+    checkpoint = Checkpoint(keep, course) if keep else None
     if checkpoint:
         checkpoint.load(state)
-    while state.step < config.steps:
-        drawn = state.sampler.draw(DRAW * config.batch)
-        for part in range(min(DRAW, config.steps - state.step)):
-            loss = joint_error(state.lifter, drawn.rows(part, config.batch))
+        on_steps(state.step)
+    while state.step < course.steps:
+        drawn = sampler.draw(DRAW * course.batch)
+        for part in range(min(DRAW, course.steps - state.step)):
+            loss = joint_error(state.lifter, drawn.rows(part, course.batch))
             state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(state.lifter.parameters(), 1.0)
             state.optimizer.step()
             state.schedule.step()
-            state.follow(config.average)
+            state.follow(course.average)
             state.step += 1
-        on_steps(state.step, finite_mm(loss, state.step))
+        state.errors_mm.append(finite_mm(loss, state.step))
+        on_steps(state.step)
         if checkpoint:
             checkpoint.save_if_due(state)
-    return state.average.eval().cpu()
+    return state.average.eval().cpu(), state.errors_mm
 
 
 def joint_error(lifter: Lifter, views: Views) -> Tensor:

@@ -23,8 +23,20 @@ def require_exporters() -> None:
             raise MissingDependency(f"{module} is not installed", hint=f"pip install 'poseda-deploy[{extra}]'")
 
 
-def publish(lifter: Lifter, out: Path, *, name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> Bundle:
-    """Write the bundle beside `out`, prove that ONNX Runtime gives what torch gives, then move it into place."""
+def publish(
+    lifter: Lifter,
+    out: Path,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    report: Mapping[str, Any],
+    extras: Mapping[str, bytes],
+    **scene: Any,
+) -> Bundle:
+    """Write the bundle beside `out`, prove that ONNX Runtime gives what torch gives, then move it into place.
+
+    `extras` are further files by name; `scene` what the manifest knows of camera and people.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         folder = Path(scratch) / "bundle"
@@ -32,12 +44,14 @@ def publish(lifter: Lifter, out: Path, *, name: str, config: Mapping[str, Any], 
         (folder / WEIGHTS).write_bytes(save(lifter.state_dict()))
         write_onnx(lifter, folder / ONNX)
         write_golden(lifter, folder / GOLDEN)
-        files = (WEIGHTS, ONNX, GOLDEN)
-        bundle = write_manifest(folder, files, name=name, config=config, report=report)
+        for extra, content in extras.items():
+            (folder / extra).write_bytes(content)
+        files = (WEIGHTS, ONNX, GOLDEN, *extras)
+        bundle = write_manifest(folder, files, name=name, config=config, report=report, **scene)
         with open_backend(bundle, "ort-cpu") as backend:
             parity_mm = replay_golden(backend, bundle)
         report = {**report, "onnx_parity_mm": round(parity_mm, 4)}
-        write_manifest(folder, files, name=name, config=config, report=report)
+        write_manifest(folder, files, name=name, config=config, report=report, **scene)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)

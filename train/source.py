@@ -1,73 +1,67 @@
-"""Source poses: free motion capture in, a weighted set of gravity-aligned poses out."""
+"""Source poses: a pose prior or motion capture in, a weighted set of gravity-aligned poses out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from scipy.cluster.vq import kmeans2
+import torch
+from jaxtyping import Float, Int
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import load_npz
-from poseda_deploy.skeleton import BONE_FROM_JOINT, H36M17
 
 from .bvh_source import load_bvh_folder
+from .config import TrainConfig
+from .postures import balanced_weights
+from .prior import PRIOR, load_prior
 from .units import check_metres
+from .views import ViewSampler
 
-CLUSTERS = 120
+PRIOR_SAMPLES = 200_000
+"""Drawn once from a prior; 64 MB, and no pose is seen more than a few hundred times."""
 
 
 @dataclass(frozen=True)
 class SourcePoses:
-    """Real poses to learn from."""
+    """Poses to learn from."""
 
     pose_m: Float[np.ndarray, "n 17 3"]
     """Relative to the pelvis, metres, y up, H36M17 order."""
     weight: Float[np.ndarray, " n"]
     """How often each is drawn; sums to 1."""
+    subject: Int[np.ndarray, " n"]
+    """Who it is: the same number for the same person."""
 
 
-def load_source(files: Sequence[Path], without: Sequence[str], bvh_scale: float = 1.0) -> SourcePoses:
-    """Read source files and leave out whole subjects, compared for equality ("cmu13" keeps "cmu131")."""
-    pose_m = np.concatenate([_load_poses(file, without, bvh_scale) for file in files])
-    return SourcePoses(pose_m, balanced_weights(pose_m))
+def load_source(paths: Sequence[Path], without: Sequence[str], bvh_scale: float = 1.0) -> SourcePoses:
+    """Read source files and folders, leave out whole subjects ("cmu13" keeps "cmu131"), favour rare postures."""
+    parts = [_load_poses(path, without, bvh_scale) for path in paths]
+    pose_m = np.concatenate([pose for pose, _ in parts])
+    names = np.concatenate([np.char.add(f"{path}:", who) for path, (_, who) in zip(paths, parts, strict=True)])
+    return SourcePoses(pose_m, balanced_weights(pose_m), np.unique(names, return_inverse=True)[1])
 
 
-def _load_poses(file: Path, without: Sequence[str], bvh_scale: float) -> Float[np.ndarray, "n 17 3"]:
-    if file.is_dir():
-        data = load_bvh_folder(file, bvh_scale)
+def sampler_of(source: SourcePoses, config: TrainConfig) -> ViewSampler:
+    """Virtual views of those poses, on the device that trains."""
+    pose_m, weight = (torch.from_numpy(array).to(config.device) for array in (source.pose_m, source.weight))
+    return ViewSampler(pose_m, weight, config.views, config.seed)
+
+
+def _load_poses(path: Path, without: Sequence[str], bvh_scale: float) -> tuple[Float[np.ndarray, "n 17 3"], np.ndarray]:
+    """Poses relative to the pelvis, and the subject of each."""
+    if (path / PRIOR).is_file():
+        # adults only: virtual views make children where the lengths are given; without, a tenth of them costs 2 mm
+        return load_prior(path).sample(PRIOR_SAMPLES, children=0.0), np.full(PRIOR_SAMPLES, "prior")
+    if path.is_dir():
+        data = load_bvh_folder(path, bvh_scale)
     else:
-        data = load_npz(file, required=("positions", "seq_id", "seq_subject", "valid"))
+        data = load_npz(path, required=("positions", "seq_id", "seq_subject", "valid"))
     positions = data["positions"]
     if positions.ndim != 3 or positions.shape[1:] != (17, 3):
-        raise InputError(f"{file}: positions must be (N,17,3), got {positions.shape}")
-    keep = data["valid"] & ~np.isin(data["seq_subject"][data["seq_id"]], list(without))
+        raise InputError(f"{path}: positions must be (N,17,3), got {positions.shape}")
+    subject = data["seq_subject"][data["seq_id"]].astype(str)
+    keep = data["valid"] & ~np.isin(subject, list(without))
     keep &= np.isfinite(positions).all((1, 2))
-    check_metres(file, positions[keep])
-    return (positions[keep] - positions[keep][:, :1]).astype(np.float32)
-
-
-def balanced_weights(pose_m: Float[np.ndarray, "n 17 3"], seed: int = 0) -> Float[np.ndarray, " n"]:
-    """Weight poses by 1/sqrt(size of their posture cluster), so that rare postures are not drowned.
-
-    Most captured frames are upright and alike; 7,000 crawling, rolling and flipping frames took 17 mm off.
-    """
-    if len(pose_m) < 10 * CLUSTERS:
-        return np.full(len(pose_m), 1 / len(pose_m))
-    bone = facing_forward(pose_m)
-    _, label = kmeans2(bone.reshape(len(bone), -1).astype(np.float64), CLUSTERS, minit="++", seed=seed)
-    size = np.bincount(label, minlength=CLUSTERS)
-    weight = size[label] ** -0.5
-    return weight / weight.sum()
-
-
-def facing_forward(pose_m: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, "n 16 3"]:
-    """Unit bone directions after a yaw that brings the hips' left-right line onto x; height axis untouched."""
-    across = pose_m[:, H36M17.index("left_hip")] - pose_m[:, H36M17.index("right_hip")]
-    angle = np.arctan2(across[:, 2], across[:, 0])
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    x, y, z = np.moveaxis(pose_m, -1, 0)
-    turned = np.stack([cos * x + sin * z, y, cos * z - sin * x], -1)
-    bone = BONE_FROM_JOINT @ turned
-    return bone / np.maximum(np.linalg.norm(bone, axis=-1, keepdims=True), 1e-6)
+    check_metres(path, positions[keep])
+    return (positions[keep] - positions[keep][:, :1]).astype(np.float32), subject[keep]

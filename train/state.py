@@ -2,39 +2,42 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from typing import Protocol, runtime_checkable
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Generator, Tensor
 
-from poseda_deploy.bundle import WEIGHTS, Bundle, load_bundle
-from poseda_deploy.errors import InputError
 from poseda_deploy.model import Lifter
 
-from .config import TrainConfig
-from .source import SourcePoses
-from .views import ViewSampler
+from .config import Course
+from .views import Views
+
+
+@runtime_checkable  # so that shape checks in tests can look at it
+class Sampler(Protocol):
+    """Endless training views; the generator is all that changes from one draw to the next."""
+
+    generator: Generator
+
+    def draw(self, n: int) -> Views:
+        """n fresh views."""
+        ...
 
 
 class TrainState:
     """Network, its running mean, optimiser, schedule and random generators; the same seed gives the same course."""
 
-    def __init__(self, config: TrainConfig, source: SourcePoses) -> None:
-        torch.manual_seed(config.seed)
+    def __init__(self, course: Course, lifter: Lifter, sampler: Sampler) -> None:
+        torch.manual_seed(course.seed)
         self.step = 0
-        self.lifter = Lifter(config.lifter)
-        if config.start:
-            load_weights(self.lifter, load_bundle(config.start))
-        self.lifter.to(config.device).train()
+        self.errors_mm: list[float] = []
+        self.lifter = deepcopy(lifter).to(course.device).train(not course.settled)
         self.average = deepcopy(self.lifter)
-        self.optimizer = torch.optim.Adam(self.lifter.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(self.lifter.parameters(), lr=course.learning_rate, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
+            self.optimizer, course.learning_rate, total_steps=course.steps, pct_start=0.15
         )
-        pose_m = torch.from_numpy(source.pose_m).to(config.device)
-        weight = torch.from_numpy(source.weight).to(config.device)
-        self.sampler = ViewSampler(pose_m, weight, config.views, config.seed)
+        self.sampler = sampler
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -53,11 +56,13 @@ class TrainState:
         named |= {"random.torch": torch.get_rng_state(), "random.views": self.sampler.generator.get_state()}
         group = self.optimizer.param_groups[0]  # the one-cycle schedule moves the first moment's decay too
         pace = torch.tensor([group["lr"], group["betas"][0]], dtype=torch.float64)
-        return named | {"step": torch.tensor(self.step), "pace": pace}
+        told = {"step": torch.tensor(self.step), "pace": pace, "errors_mm": torch.tensor(self.errors_mm)}
+        return named | told
 
     def restore(self, named: Mapping[str, Tensor]) -> None:
         """Go on exactly where `tensors` was taken."""
         self.step = int(named["step"])
+        self.errors_mm = named["errors_mm"].tolist()
         self.lifter.load_state_dict(_under(named, "lifter."))
         self.average.load_state_dict(_under(named, "average."))
         adam = self.optimizer.state_dict()
@@ -71,16 +76,6 @@ class TrainState:
         self.schedule.last_epoch = self.step
         torch.set_rng_state(named["random.torch"])
         self.sampler.generator.set_state(named["random.views"])
-
-
-def load_weights(lifter: Lifter, bundle: Bundle) -> None:
-    """Put the bundle's weights into a lifter of the same size."""
-    theirs = bundle.manifest.config.get("lifter")
-    if theirs != asdict(lifter.config):
-        raise InputError(
-            f"{bundle.path} holds a lifter of another size: {theirs}", hint="the same --width and --blocks"
-        )
-    lifter.load_state_dict(load_file(bundle.file(WEIGHTS)))
 
 
 def _under(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

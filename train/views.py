@@ -1,10 +1,11 @@
 """Virtual cameras: source poses in, (keypoints, camera, up, bones) -> pose pairs out, as wide as real cameras vary."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from poseda_deploy.calibrate import UP_ERROR_RAD
@@ -84,6 +85,16 @@ class Views:
         rows = slice(part * size, (part + 1) * size)
         return Views(self.keypoints[rows], self.camera[rows], self.up[rows], self.bones[rows], self.pose[rows])
 
+    def at(self, index: Int[Tensor, " m"]) -> "Views":
+        """Those views, in that order."""
+        return Views(self.keypoints[index], self.camera[index], self.up[index], self.bones[index], self.pose[index])
+
+    @staticmethod
+    def joined(parts: Sequence["Views"]) -> "Views":
+        """One after the other."""
+        names = [field.name for field in fields(Views)]
+        return Views(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
 
 class ViewSampler:
     """Draws views of source poses (metres, y up) with the given weights; same seed, same views."""
@@ -102,57 +113,67 @@ class ViewSampler:
     def draw(self, n: int) -> Views:
         """n fresh views."""
         index = torch.multinomial(self.weight, n, replacement=True, generator=self.generator)
-        known_bones = self._chance((n, 1), self.config.known_bones)
-        body, bones = self._vary_bodies(self.pose_m[index], known_bones)
+        known_bones = self.chance((n, 1), self.config.known_bones)
+        direction, adult = self.vary_bones(self.pose_m[index], self.config.bone_turn_rad)
+        bones = self._body(adult, known_bones)
         rotation, up = self._cameras(n)
-        pose = body @ rotation.transpose(1, 2)
-        rays = self._project(self._marked(pose))
+        pose = self.built(direction, bones) @ rotation.transpose(1, 2)
+        rays = self._project(self.marked(pose))
         keypoints = self._detect(rays)
-        given_bones = torch.where(known_bones, self._measured(bones), 0.0)
-        return Views(keypoints, self._unit_camera(n), self._given_up(up), given_bones, pose)
+        given_bones = torch.where(known_bones, self.measured(bones), 0.0)
+        return Views(keypoints, self.unit_camera(n), self._given_up(up), given_bones, pose)
 
-    def _vary_bodies(
-        self, pose: Float[Tensor, "n 17 3"], known_bones: Bool[Tensor, "n 1"]
-    ) -> tuple[Float[Tensor, "n 17 3"], Float[Tensor, "n 9"]]:
-        """Half mirrored; bones turned and scaled. Also returns the nine lengths.
+    def vary_bones(
+        self, pose: Float[Tensor, "n 17 3"], turn_rad: float
+    ) -> tuple[Float[Tensor, "n 16 3"], Float[Tensor, "n 9"]]:
+        """Half mirrored, bones turned: unit bone directions; and the nine lengths, each varied."""
+        n = len(pose)
+        mirrored = pose[:, H36M17.mirror] * pose.new_tensor([-1.0, 1.0, 1.0])
+        pose = torch.where(self.chance(n, 0.5)[:, None, None], mirrored, pose)
+        bone = self._bone_from_joint @ pose
+        length = bone.norm(dim=-1)
+        axis_angle = self.normal(n, len(BONES), 3) * (turn_rad * self._freedom[:, None])
+        direction = rotate(bone / length[..., None].clamp(min=1e-6), axis_angle)
+        group = length @ self._group_from_length.T
+        return direction, group * (1 + self.config.bone_scale * self.normal(n, group.shape[1]).clamp(-2.5, 2.5))
+
+    def built(self, direction: Float[Tensor, "n 16 3"], bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 17 3"]:
+        """Joints relative to the pelvis from bone directions and the nine lengths."""
+        return self._joint_from_bone @ (direction * (bones @ self._length_from_group.T)[..., None])
+
+    def lengths(self, pose: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 9"]:
+        """The nine lengths of poses."""
+        return (self._bone_from_joint @ pose).norm(dim=-1) @ self._group_from_length.T
+
+    def _body(self, adult: Float[Tensor, "n 9"], known_bones: Bool[Tensor, "n 1"]) -> Float[Tensor, "n 9"]:
+        """Lengths of people of all sizes.
 
         Children only where the lengths are given: without them size cannot be seen, and adults are the better guess.
         """
-        n = len(pose)
-        mirrored = pose[:, H36M17.mirror] * pose.new_tensor([-1.0, 1.0, 1.0])
-        pose = torch.where(self._chance(n, 0.5)[:, None, None], mirrored, pose)
-        bone = self._bone_from_joint @ pose
-        length = bone.norm(dim=-1)
-        axis_angle = self._normal(n, len(BONES), 3) * (self.config.bone_turn_rad * self._freedom[:, None])
-        direction = rotate(bone / length[..., None].clamp(min=1e-6), axis_angle)
-        group = length @ self._group_from_length.T
-        group = group * (1 + self.config.bone_scale * self._normal(n, group.shape[1]).clamp(-2.5, 2.5))
-        child = known_bones & self._chance((n, 1), self.config.children)
-        adult_scale = 1 + self.config.body_scale * self._normal(n, 1).clamp(-2.5, 2.5)
-        group = group * torch.where(child, 0.6 + 0.35 * self._uniform(n, 1), adult_scale)
-        scaled = direction * (group @ self._length_from_group.T)[..., None]
-        return self._joint_from_bone @ scaled, group
+        n = len(adult)
+        child = known_bones & self.chance((n, 1), self.config.children)
+        adult_scale = 1 + self.config.body_scale * self.normal(n, 1).clamp(-2.5, 2.5)
+        return adult * torch.where(child, 0.6 + 0.35 * self.uniform(n, 1), adult_scale)
 
     def _cameras(self, n: int) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
         """Rotation from the source's axes (y up) to camera axes, uniform in yaw; and up in camera axes."""
         config = self.config
-        wild = self._chance(n, config.wild)
-        pitch = config.pitch[0] + config.pitch[1] * self._normal(n)
-        pitch = torch.where(wild, -0.6 + 2.1 * self._uniform(n), pitch)
-        roll = config.roll * self._normal(n) * torch.where(wild, 2.0, 1.0)
-        yaw = 2 * math.pi * self._uniform(n)
+        wild = self.chance(n, config.wild)
+        pitch = config.pitch[0] + config.pitch[1] * self.normal(n)
+        pitch = torch.where(wild, -0.6 + 2.1 * self.uniform(n), pitch)
+        roll = config.roll * self.normal(n) * torch.where(wild, 2.0, 1.0)
         level = torch.diag(pitch.new_tensor([1.0, -1.0, -1.0]))
-        rotation = _about(2, roll) @ _about(0, pitch) @ level @ _about(1, yaw)
+        rotation = _about(2, roll) @ _about(0, pitch) @ level @ _about(1, self.yaw(n))
         return rotation, rotation[:, :, 1]
 
-    def _marked(self, pose: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 3"]:
+    def marked(self, pose: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 3"]:
         """Where a detector marks the joints: heads between ears and crown, hips somewhat along the trunk."""
         n, (hips_spread, head) = len(pose), (self.config.hips_spread, H36M17.index("head"))
         hips = [H36M17.index("left_hip"), H36M17.index("right_hip")]
         thorax = pose[:, H36M17.index("thorax")]
-        odd_head, odd_hips = self._chance((n, 1), 0.5), self._chance((n, 1), 0.3)
-        share = torch.where(odd_head, 0.85 + 0.6 * self._uniform(n, 1), 1.0)
-        raised = torch.where(odd_hips, hips_spread * self._normal(n, 1).clamp(-2.5, 2.5), 0.0)
+        odd_head, odd_hips = self.chance((n, 1), 0.5), self.chance((n, 1), 0.3)
+        share = torch.where(odd_head, 0.85 + 0.6 * self.uniform(n, 1), 1.0)
+        raised = torch.where(odd_hips, hips_spread * self.normal(n, 1).clamp(-2.5, 2.5), 0.0)
         pose = pose.clone()
         pose[:, head] = thorax + share * (pose[:, head] - thorax)
         pose[:, hips] += (raised * thorax)[:, None]
@@ -162,8 +183,8 @@ class ViewSampler:
         """Place the pelvis and divide by depth; nobody comes nearer than 0.3 m."""
         n, config = len(marked), self.config
         near, far = (math.log(d) for d in config.distance_m)
-        depth = torch.exp(near + (far - near) * self._uniform(n))
-        ray = self._normal(n, 2) * marked.new_tensor(config.off_centre)
+        depth = torch.exp(near + (far - near) * self.uniform(n))
+        ray = self.normal(n, 2) * marked.new_tensor(config.off_centre)
         root = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
         placed = marked + root[:, None]
         return placed[..., :2] / placed[..., 2:].clamp(min=0.3)
@@ -172,25 +193,25 @@ class ViewSampler:
         """What a detector would say: noise, low scores where it is worst, missing joints."""
         n = len(rays)
         size = 3 * (rays - rays.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()
-        sigma = self.config.noise * self._uniform(n, 1) * torch.exp(0.3 * self._normal(n, 17))
-        doubtful = self._chance((n, 17), self.config.doubtful)
-        sigma = torch.where(doubtful, sigma * (1 + 2 * self._uniform(n, 17)), sigma)
-        sigma = torch.where(self._chance((n, 1), self.config.exact), 0.0, sigma)
-        unscored = self._chance((n, 1), 0.3)
-        score = torch.where(doubtful & ~unscored, 0.01 + 0.95 * self._uniform(n, 17), 1 - 0.1 * self._uniform(n, 17))
+        sigma = self.config.noise * self.uniform(n, 1) * torch.exp(0.3 * self.normal(n, 17))
+        doubtful = self.chance((n, 17), self.config.doubtful)
+        sigma = torch.where(doubtful, sigma * (1 + 2 * self.uniform(n, 17)), sigma)
+        sigma = torch.where(self.chance((n, 1), self.config.exact), 0.0, sigma)
+        unscored = self.chance((n, 1), 0.3)
+        score = torch.where(doubtful & ~unscored, 0.01 + 0.95 * self.uniform(n, 17), 1 - 0.1 * self.uniform(n, 17))
         score = torch.where(unscored, 1.0, score)
-        noisy = rays + self._normal(n, 17, 2) * (sigma * size[:, None])[..., None]
+        noisy = rays + self.normal(n, 17, 2) * (sigma * size[:, None])[..., None]
         score = torch.where(self._missing(n), 0.0, score)
         return torch.cat([noisy * (score > 0)[..., None], score[..., None]], -1)
 
     def _missing(self, n: int) -> Bool[Tensor, "n 17"]:
         """Now and then the head; in cropped views limbs, halves or single joints."""
         gone = torch.zeros(n, 17, dtype=torch.bool, device=self.pose_m.device)
-        gone[:, H36M17.index("head")] = self._chance(n, 0.1)
-        cropped = self._chance(n, self.config.cropped)
+        gone[:, H36M17.index("head")] = self.chance(n, 0.1)
+        cropped = self.chance(n, self.config.cropped)
         for part in _PARTS:
-            gone[:, part] |= (cropped & self._chance(n, 0.2))[:, None]
-        gone |= cropped[:, None] & self._chance((n, 17), 0.05)
+            gone[:, part] |= (cropped & self.chance(n, 0.2))[:, None]
+        gone |= cropped[:, None] & self.chance((n, 17), 0.05)
         pelvis, thorax = H36M17.index("pelvis"), H36M17.index("thorax")
         gone[:, pelvis] = gone[:, H36M17.index("left_hip")] | gone[:, H36M17.index("right_hip")]
         gone[:, thorax] = gone[:, H36M17.index("left_shoulder")] | gone[:, H36M17.index("right_shoulder")]
@@ -198,27 +219,34 @@ class ViewSampler:
 
     def _given_up(self, up: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         n = len(up)
-        sure = self._uniform(n, 1).sqrt()
+        sure = self.uniform(n, 1).sqrt()
         sigma = UP_ERROR_RAD[0] * sure + UP_ERROR_RAD[1] * (1 - sure)
-        given = rotate(up[:, None], (self._normal(n, 3) * sigma)[:, None])[:, 0] * sure
-        return torch.where(self._chance((n, 1), self.config.known_up), given, 0.0)
+        given = rotate(up[:, None], (self.normal(n, 3) * sigma)[:, None])[:, 0] * sure
+        return torch.where(self.chance((n, 1), self.config.known_up), given, 0.0)
 
-    def _measured(self, bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 9"]:
+    def measured(self, bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 9"]:
         """Lengths with the errors that calibration makes, each group's and the whole body's."""
         n, error = len(bones), self.config.bone_error
-        return (bones * (1 + error * self._normal(n, 9)) * (1 + error * self._normal(n, 1))).clamp(min=0.02)
+        return (bones * (1 + error * self.normal(n, 9)) * (1 + error * self.normal(n, 1))).clamp(min=0.02)
 
-    def _unit_camera(self, n: int) -> Float[Tensor, "n 4"]:
+    def unit_camera(self, n: int) -> Float[Tensor, "n 4"]:
         """Rays are all the lifter sees, so one camera of focal length 1 stands for every focal length."""
         return self.pose_m.new_tensor([1.0, 1.0, 0.0, 0.0]).expand(n, 4)
 
-    def _uniform(self, *shape: int) -> Tensor:
+    def yaw(self, n: int) -> Float[Tensor, " n"]:
+        """People face anywhere."""
+        return 2 * math.pi * self.uniform(n)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Between 0 and 1."""
         return torch.rand(*shape, generator=self.generator, device=self.pose_m.device)
 
-    def _normal(self, *shape: int) -> Tensor:
+    def normal(self, *shape: int) -> Tensor:
+        """Mean 0, standard deviation 1."""
         return torch.randn(*shape, generator=self.generator, device=self.pose_m.device)
 
-    def _chance(self, shape: int | tuple[int, ...], share: float) -> Tensor:
+    def chance(self, shape: int | tuple[int, ...], share: float) -> Tensor:
+        """True in that share of cases."""
         return torch.rand(shape, generator=self.generator, device=self.pose_m.device) < share
 
 
@@ -245,6 +273,15 @@ def rotate(vector: Float[Tensor, "n k 3"], axis_angle: Float[Tensor, "n k 3"]) -
     along = (axis * vector).sum(-1, keepdim=True)
     across = torch.linalg.cross(axis, vector)
     return vector * angle.cos() + across * angle.sin() + axis * along * (1 - angle.cos())
+
+
+def turn_to(up: Float[Tensor, "n 3"], yaw: Float[Tensor, " n"]) -> Float[Tensor, "n 3 3"]:
+    """Rotation from the source's axes (y up) to camera axes where `up` (any length above 0) is up, after a yaw."""
+    y = up / up.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    ahead = torch.where(y[:, 2:].abs() < 0.9, y.new_tensor([0.0, 0.0, 1.0]), y.new_tensor([0.0, 1.0, 0.0]))
+    x = torch.linalg.cross(ahead, y)
+    x = x / x.norm(dim=1, keepdim=True)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], 2) @ _about(1, yaw)
 
 
 def _about(axis: int, angle: Float[Tensor, " n"]) -> Float[Tensor, "n 3 3"]:
