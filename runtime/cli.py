@@ -9,18 +9,18 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
-from poseda_deploy.camera import Camera, default_camera
+from poseda_deploy.camera import Camera
+from poseda_deploy.camera_flags import CameraOptions, choose_camera
 from poseda_deploy.errors import InputError
-from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.keypoints import Keypoints2D, load_keypoints
 from poseda_deploy.poses import Poses3D
-from poseda_deploy.terminal import CommonOptions, progress, run_command, say
+from poseda_deploy.terminal import progress, run_command, say
 
 from .timing import StageClock
 
 
 @dataclass(frozen=True)
-class RunOptions(CommonOptions):
+class RunOptions(CameraOptions):
     """Flags of poseda-run. One of --video, --keypoints or --demo says what to lift."""
 
     video: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -37,20 +37,12 @@ class RunOptions(CommonOptions):
     """Replace existing outputs."""
     overlay: bool = True
     """Write the overlay video: 2D skeleton on the picture beside a 3D panel."""
-    backend: Literal["ort-cpu", "ort-cuda"] = "ort-cpu"
-    """What runs the lifter; never silently another."""
+    backend: Literal["ort-cpu", "ort-cuda", "trt", "auto"] = "ort-cpu"
+    """What runs the lifter, never silently another; auto times what runs here and says what it chose."""
     pose_model: Annotated[str, tyro.conf.arg(metavar="lite|full|heavy|FILE.task")] = "full"
     """MediaPipe's pose model."""
     persons: int = 1
     """People to look for in each frame."""
-    intrinsics: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Camera file: OpenCV YAML or JSON, Pose2Sim TOML."""
-    camera_name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Which camera, where that file has several."""
-    focal_px: Annotated[float | None, tyro.conf.arg(metavar="PX")] = None
-    """Focal length in pixels."""
-    fov_deg: Annotated[float | None, tyro.conf.arg(metavar="DEG")] = None
-    """Angle of view across the longer image side."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,13 +55,18 @@ def run(options: RunOptions) -> Mapping[str, Any]:
     source = _source(options)
     outputs = _output_paths(options, source)
     camera = _camera(options, source)
-    from poseda_deploy.backend import open_backend, replay_golden
+    from poseda_deploy.backend import fastest_backend, open_backend, replay_golden
     from poseda_deploy.bundle import default_bundle_path, load_bundle
 
     from .lift import lift_keypoints
 
     bundle = load_bundle(options.bundle or default_bundle_path())
-    with open_backend(bundle, options.backend) as backend:
+    if options.backend == "auto":
+        name, why = fastest_backend(bundle)
+        say(f"poseda-run: --backend auto chose {name} ({why})")
+    else:
+        name = options.backend
+    with open_backend(bundle, name) as backend:
         replay_golden(backend, bundle)
         clock = StageClock()
         keypoints, lost_frames = (source, 0) if isinstance(source, Keypoints2D) else _detect(options, source, clock)
@@ -124,27 +121,10 @@ def _output_paths(options: RunOptions, source: Path | Keypoints2D) -> dict[str, 
 
 
 def _camera(options: RunOptions, source: Path | Keypoints2D) -> Camera:
-    """The file's own camera, else the flags, else the stated default; says so where something is ignored or guessed.
-
-    Settled before anything is detected, so that a wrong calibration file costs no minutes.
-    """
-    flags = (options.intrinsics, options.focal_px, options.fov_deg)
-    if sum(flag is not None for flag in flags) > 1:
-        raise InputError("expected at most one of --intrinsics, --focal-px, --fov-deg")
-    if isinstance(source, Keypoints2D) and source.camera is not None:
-        if any(flag is not None for flag in flags):
-            say("poseda-run: the keypoints file has its own K, which is used; the camera flags are ignored")
-        return source.camera
-    size_wh = source.size_wh if isinstance(source, Keypoints2D) else _video_size(source)
-    if options.intrinsics is not None:
-        return load_intrinsics(options.intrinsics, size_wh, options.camera_name)
-    if options.focal_px is not None:
-        return Camera.from_focal(options.focal_px, size_wh, "--focal-px")
-    if options.fov_deg is not None:
-        return Camera.from_fov(options.fov_deg, size_wh, "--fov-deg")
-    camera = default_camera(size_wh)
-    say(f"poseda-run: no intrinsics given: {camera.origin}; distances scale with it (--intrinsics, --fov-deg)")
-    return camera
+    """Settled before anything is detected, so that a wrong calibration file costs no minutes."""
+    if isinstance(source, Keypoints2D):
+        return choose_camera(options, source.camera, source.size_wh, "poseda-run")
+    return choose_camera(options, None, _video_size(source), "poseda-run")
 
 
 def _video_size(video: Path) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from poseda_deploy.keypoints import Keypoints2D
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 ENTRY = {
+    "poseda-adapt": "poseda_deploy.train.adapt_cli",
     "poseda-run": "poseda_deploy.runtime.cli",
     "poseda-detect": "poseda_deploy.runtime.detect_cli",
     "poseda-train": "poseda_deploy.train.cli",
@@ -59,6 +60,8 @@ def test_poseda_commands_run(
 
         assert walker.camera is not None
         np.savez(tmp_path / "calibrated.npz", **calibrated_target(walker.camera))
+    if "poseda-adapt" in words:
+        words = [*words, "--steps", "16"]
     if "poseda-train" in words:
         from test_train import write_source
 

@@ -1,0 +1,211 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from people import looking_down, walk_m
+
+from poseda_deploy.bundle import load_bundle
+from poseda_deploy.calibrate import unit
+from poseda_deploy.camera import Camera
+from poseda_deploy.errors import InputError
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.model import Lifter, LifterConfig
+from poseda_deploy.skeleton import H36M17
+from poseda_deploy.train.adapt_cli import main
+from poseda_deploy.train.gpa import PELVIS
+from poseda_deploy.train.publish import publish
+from poseda_deploy.train.target2d import Target2D, jitter, statures_m, target_2d
+from poseda_deploy.train.target_views import TargetSampler, TargetViewConfig
+from poseda_deploy.train.verdict import Evidence, evidence, judge, matched_views
+from poseda_deploy.train.views import ViewConfig, ViewSampler, turn_to
+
+SIZE_WH = (1280, 720)
+CAMERA = Camera.from_focal(1000.0, SIZE_WH, "test")
+UP = looking_down(0.3)[0] @ np.array([0.0, 1.0, 0.0])
+
+
+def seen_walker(frames: int = 240, noise_px: float = 0.0) -> Keypoints2D:
+    rotation, translation = looking_down(0.3)
+    xy_px = CAMERA.project(walk_m(frames) @ rotation.T + translation)
+    xy_px = xy_px + np.random.default_rng(0).normal(0, noise_px, xy_px.shape)
+    ones = np.ones((frames, 1, 17), np.float32)
+    return Keypoints2D(xy_px[:, None].astype(np.float32), ones, SIZE_WH, H36M17, np.arange(frames) / 30, CAMERA)
+
+
+@pytest.fixture(scope="module")
+def source() -> ViewSampler:
+    pose = walk_m(120)
+    pose_m = torch.from_numpy((pose - pose[:, :1]).astype(np.float32))
+    return ViewSampler(pose_m, torch.full((120,), 1 / 120), ViewConfig(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def target() -> Target2D:
+    bones_m = np.array([[0.1, 0.42, 0.42, 0.22, 0.28, 0.22, 0.175, 0.28, 0.25]], np.float32)
+    return replace(target_2d(seen_walker(), CAMERA, "walker"), up=UP.astype(np.float32), bones_m=bones_m)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    lifter = Lifter(LifterConfig(64, 1))
+    out = tmp_path_factory.mktemp("start") / "start"
+    publish(lifter, out, name="start", config={"lifter": asdict(lifter.config)}, report={}, extras={})
+    return out
+
+
+@pytest.fixture
+def source_file(tmp_path: Path) -> Path:
+    of_all: dict[str, Any] = {"seq_id": np.zeros(120, int), "seq_subject": np.array(["a"]), "valid": np.ones(120, bool)}
+    np.savez(tmp_path / "source.npz", positions=walk_m(120).astype(np.float32), **of_all)
+    return tmp_path / "source.npz"
+
+
+def test_places_after_alignment_are_the_targets(source: ViewSampler, target: Target2D) -> None:
+    """Pelvis positions of the views are those of target frames, and spread over all of them."""
+    sampler = TargetSampler(source, [target], TargetViewConfig(plain=0.0, jitter=0.0))
+    views = sampler.draw(2048)
+    drawn, given = views.keypoints[:, PELVIS, :2], torch.from_numpy(target.rays[:, PELVIS])
+    distance, frame = torch.cdist(drawn, given).min(1)
+    assert distance.max() < 1e-3
+    assert len(set(frame.tolist())) > 0.9 * len(given)
+    torch.testing.assert_close(drawn.mean(0), given.mean(0), atol=0.01, rtol=0)
+
+
+def test_views_stand_upright_in_the_tilted_camera(source: ViewSampler, target: Target2D) -> None:
+    views = TargetSampler(source, [target], TargetViewConfig(plain=0.0)).draw(512)
+    head = unit(views.pose[:, H36M17.index("head")].numpy())
+    assert (head @ UP > 0.9).mean() > 0.95
+    torch.testing.assert_close(views.up, torch.from_numpy(target.up).expand(512, 3))
+
+
+def test_the_paper_s_alignment_is_there_too(source: ViewSampler, target: Target2D) -> None:
+    views = TargetSampler(source, [target], TargetViewConfig(gpa="paper", plain=0.0)).draw(256)
+    distance = torch.cdist(views.keypoints[:, PELVIS, :2], torch.from_numpy(target.rays[:, PELVIS])).amin(1)
+    assert distance.max() < 1e-3
+
+
+def test_missing_joints_and_scores_are_those_of_the_target(source: ViewSampler, target: Target2D) -> None:
+    keypoints = target.keypoints.copy()
+    keypoints[:, H36M17.index("left_wrist"), 2] = 0
+    keypoints[:, H36M17.index("head"), 2] = 0.4
+    views = TargetSampler(source, [replace(target, keypoints=keypoints)], TargetViewConfig(plain=0.0)).draw(64)
+    assert (views.keypoints[:, H36M17.index("left_wrist")] == 0).all()
+    torch.testing.assert_close(views.keypoints[:, H36M17.index("head"), 2], torch.full((64,), 0.4))
+
+
+def test_turn_to_brings_up_up() -> None:
+    up = torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    rotation = turn_to(up, torch.linspace(0, 6, 50))
+    torch.testing.assert_close(rotation[:, :, 1], up)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(50))
+
+
+def test_jitter_is_the_noise_that_was_added() -> None:
+    size_px = 300
+    noisy = target_2d(seen_walker(noise_px=0.01 * size_px), CAMERA, "noisy")
+    assert jitter(noisy) == pytest.approx(0.01, rel=0.5)
+    assert target_2d(seen_walker(), CAMERA, "exact").noise < 0.004 < noisy.noise
+
+
+def test_matched_people_look_like_the_held_out_frames(source: ViewSampler, target: Target2D) -> None:
+    views = matched_views(source, target, TargetViewConfig())
+    held = torch.from_numpy(target.rays[target.held_out])
+    off = (views.keypoints[:, None, :, :2] - held[None]).norm(dim=-1).mean(-1).amin(1)
+    size = float(np.ptp(target.rays[0], axis=0).max())
+    assert off.median() < 0.08 * size
+
+
+def test_evidence_ranks_a_spoiled_lifter_below_a_good_one(source: ViewSampler, target: Target2D, start: Path) -> None:
+    """Trained for a moment against the same with its last layer shaken."""
+    from poseda_deploy.train.config import Course
+    from poseda_deploy.train.loop import fit
+
+    course = Course(steps=160, batch=128, learning_rate=3e-3, average=0.9)
+    sampler = TargetSampler(source, [target], TargetViewConfig())
+    good, _ = fit(course, Lifter(LifterConfig(64, 1)), sampler, lambda step: None)
+    bad = Lifter(good.config)
+    state = {k: v + 0.3 * torch.randn_like(v) if k == "network.head.bias" else v for k, v in good.state_dict().items()}
+    bad.load_state_dict(state)
+    matched = [matched_views(source, target, TargetViewConfig())]
+    of_good, of_bad = (evidence(lifter, [target], matched) for lifter in (good, bad))
+    assert of_good.matched_mm < of_bad.matched_mm and of_good.residual < of_bad.residual
+    assert judge(of_bad, of_good).says == "better" and judge(of_good, of_bad).says == "worse"
+
+
+def test_signs_that_disagree_are_no_verdict() -> None:
+    before = Evidence(matched_mm=60.0, residual=0.02)
+    assert judge(before, Evidence(50.0, 0.025)).says == "cannot tell"
+    assert judge(before, Evidence(59.8, 0.0199)).says == "cannot tell"
+    assert judge(before, Evidence(50.0, 0.018)).says == "better"
+
+
+def test_the_command_calibrates_adapts_and_reports(
+    start: Path, source_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen_walker().save(tmp_path / "my_keypoints.npz")
+    out = tmp_path / "adapted"
+    flags = [
+        "--bundle",
+        str(start),
+        "--source",
+        str(source_file),
+        "--steps",
+        "48",
+        "--out",
+        str(out),
+        "--json",
+        "--quiet",
+    ]
+    assert main(["--target-2d", str(tmp_path / "my_keypoints.npz"), *flags]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["verdict"] in ("better", "worse", "cannot tell") and set(summary["tries"]) == {
+        "random",
+        "adversarial",
+    }
+    bundle = load_bundle(out)
+    assert bundle.manifest.known_up is not None and bundle.manifest.known_bones_m is not None
+    page = bundle.file("report.html").read_text()
+    assert "Adaptation report" in page and page.count("data:image/png") == 4
+    assert "http" not in page, "the report loads nothing"
+    assert main(["--target-2d", str(tmp_path / "my_keypoints.npz"), *flags]) == 2, "an existing bundle is kept"
+
+
+def test_given_height_sets_the_scale(start: Path, source_file: Path, tmp_path: Path) -> None:
+    seen_walker().save(tmp_path / "k.npz")
+    flags = ["--bundle", str(start), "--source", str(source_file), "--lpa", "none", "--quiet", "--up", "0", "-1", "0.3"]
+    out = tmp_path / "b"
+    assert main(["--target-2d", str(tmp_path / "k.npz"), *flags, "--person-height", "1.2", "--out", str(out)]) == 0
+    manifest = load_bundle(out).manifest
+    assert manifest.known_bones_m is not None and manifest.up is not None
+    assert statures_m(manifest.known_bones_m[None])[0] == pytest.approx(1.2, rel=1e-3)
+    np.testing.assert_allclose(manifest.up, unit(np.array([0, -1, 0.3])), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda k: replace(k, xy_px=k.xy_px[:50], score=k.score[:50], time_s=k.time_s[:50]), "usable people"),
+        (lambda k: replace(k, xy_px=np.repeat(k.xy_px[:1], 240, 0)), "nobody moves"),
+        (lambda k: replace(k, xy_px=k.xy_px * 3), "outside the 1280x720 image"),
+        (lambda k: replace(k, xy_px=k.xy_px / SIZE_WH), "upper left"),
+        (lambda k: replace(k, score=np.zeros_like(k.score)), "usable people"),
+    ],
+)
+def test_targets_that_teach_nothing_are_refused(spoil, message: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    with pytest.raises(InputError, match=message):
+        target_2d(spoil(seen_walker()), CAMERA, "spoilt")
+
+
+def test_several_people_and_long_gaps_are_no_trouble() -> None:
+    one = seen_walker()
+    score = np.concatenate([one.score, one.score], 1)
+    score[60:120, 0] = 0
+    two = replace(one, xy_px=np.concatenate([one.xy_px, one.xy_px + 40], 1), score=score)
+    found = target_2d(two, CAMERA, "two")
+    assert len(found.bones_m) == 2 and len(found.keypoints) == 240 + 180
+    assert 0.15 < found.held_out.mean() < 0.35

@@ -1,0 +1,203 @@
+"""The target: unlabelled 2D of one camera, checked, with what it says of camera, people and detector."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from poseda_deploy.calibrate import UP_ERROR_RAD, USEFUL_JOINTS, Lift, angle_rad, calibrate, unit
+from poseda_deploy.camera import Camera
+from poseda_deploy.errors import InputError
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.skeleton import BONE_GROUPS
+
+FEWEST = 60
+"""Usable people, each in one frame."""
+HELD_BLOCK = 40
+"""Frames of one person that are held out together, so that a held-out frame is no neighbour of one that was used."""
+STILL = 0.002
+"""Share of the person's size that joints must move by, at the least, somewhere in the file."""
+OUTSIDE = 0.1
+"""Share of the image by which a detector may extrapolate past its edge."""
+CHAIN_SHARE = 0.885
+"""Ankle to ears of a person's height: ankles are 0.039 above the soles (Winter), ears 0.075 below the crown."""
+NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
+"""A detector's errors last: MediaPipe's jitter is 0.17 % of the size at 60 fps, its error 0.8 %. Exact 2D of people who
+move has 0.05 %."""
+SLOWEST_FPS, UNKNOWN_NOISE = 20.0, 0.005
+"""Below this rate people's own movement looks like jitter."""
+MOVED_DEG, WEAK_DEG = 10.0, 10.0
+
+
+@dataclass(frozen=True)
+class Target2D:
+    """People seen by one camera: n rows, one person in one frame each, in order of person and time."""
+
+    name: str
+    camera: Camera
+    keypoints: Float[np.ndarray, "n 17 3"]
+    """Undistorted pixels and score, as the lifter takes them."""
+    person: Int[np.ndarray, " n"]
+    frame: Int[np.ndarray, " n"]
+    fps: float
+    up: Float[np.ndarray, "3"]
+    """Camera axes, as long as it is sure; zeros before calibration."""
+    bones_m: Float[np.ndarray, "p 9"]
+    """Of each person, order of BONE_GROUPS; zeros before calibration."""
+    scale_from: str = "the population that the lifter knows: one camera cannot see it, +- 7 %"
+    warnings: tuple[str, ...] = ()
+    """What the user should know."""
+
+    @property
+    def rays(self) -> Float[np.ndarray, "n 17 2"]:
+        """x/z, y/z; zeros where missing."""
+        fx, fy, cx, cy = self.camera.vector
+        ray = (self.keypoints[..., :2] - (cx, cy)) / (fx, fy)
+        return np.where(self.keypoints[..., 2:] > 0, ray, 0).astype(np.float32)
+
+    @property
+    def held_out(self) -> Bool[np.ndarray, " n"]:
+        """Every fourth stretch of a person's frames: for the verdict, not for training."""
+        rank = np.arange(len(self.person)) - np.searchsorted(self.person, self.person)
+        block = HELD_BLOCK if len(rank) >= 8 * HELD_BLOCK else max(len(rank) // 8, 1)
+        return (rank // block) % 4 == 3
+
+    def where(self, rows: Bool[np.ndarray, " n"]) -> "Target2D":
+        """Some of the rows, with the same calibration."""
+        return replace(self, keypoints=self.keypoints[rows], person=self.person[rows], frame=self.frame[rows])
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the detector's error per axis, as a share of the person's size."""
+        if self.fps < SLOWEST_FPS:
+            return UNKNOWN_NOISE
+        return float(np.clip(NOISE_OF_JITTER * (jitter(self) - STEADY), 0, LARGEST_NOISE))
+
+    @property
+    def pitch_deg(self) -> float:
+        """How far the camera looks down."""
+        return float(np.degrees(np.arctan2(-self.up[2], np.hypot(*self.up[:2]))))
+
+    @property
+    def roll_deg(self) -> float:
+        """How far the picture is turned; the camera's clockwise turn is positive."""
+        return float(np.degrees(np.arctan2(-self.up[0], -self.up[1])))
+
+    @property
+    def up_error_deg(self) -> float:
+        """Standard deviation that the length of `up` stands for, per axis."""
+        sure = min(float(np.linalg.norm(self.up)), 1.0)
+        return float(np.degrees(UP_ERROR_RAD[0] * sure + UP_ERROR_RAD[1] * (1 - sure)))
+
+    def calibrated(
+        self, lift: Lift, up: Float[np.ndarray, "3"] | None = None, height_m: float | None = None
+    ) -> "Target2D":
+        """With up and each person's bone lengths read off the lifter's own poses; a given up is kept.
+
+        A given height scales the lengths of each person: their proportions are seen, their scale is not.
+        """
+        known_up = None if up is None else unit(up)
+        everyone = calibrate(lift, self.keypoints, known_up)
+        people = range(self.person.max() + 1)
+        bones_m = np.stack([calibrate(lift, self.keypoints[self.person == p], everyone.up).bones_m for p in people])
+        found = replace(self, up=everyone.up, bones_m=bones_m)
+        if up is None:
+            found = replace(found, warnings=tilt_warnings(lift, found))
+        if height_m is None:
+            return found
+        if not 0.5 < height_m < 2.5:
+            raise InputError(f"--person-height is {height_m:g}, expected 0.5 to 2.5", hint="in metres")
+        scaled = bones_m * (height_m / statures_m(bones_m))[:, None]
+        return replace(found, bones_m=scaled.astype(np.float32), scale_from=f"--person-height {height_m:g} m")
+
+
+def statures_m(bones_m: Float[np.ndarray, "p 9"]) -> Float[np.ndarray, " p"]:
+    """Height of people with these bone lengths, from soles to crown."""
+    chain = [BONE_GROUPS.index(name) for name in ("shin", "thigh", "pelvis_spine", "spine_thorax", "thorax_head")]
+    return bones_m[:, chain].sum(1) / CHAIN_SHARE
+
+
+def jitter(target: Target2D) -> float:
+    """Robust deviation of joints from the middle of the frames before and after, as a share of the person's size."""
+    xy = target.keypoints
+    person, frame = target.person, target.frame
+    middle = np.flatnonzero((person[2:] == person[:-2]) & (frame[2:] == frame[:-2] + 2)) + 1
+    if not len(middle):
+        return 0.0
+    off = xy[middle, :, :2] - (xy[middle - 1, :, :2] + xy[middle + 1, :, :2]) / 2
+    size = 3 * np.sqrt(np.square(xy[middle, :, :2] - xy[middle, :1, :2]).sum(-1).mean(1))
+    seen = (xy[middle - 1, :, 2] > 0) & (xy[middle, :, 2] > 0) & (xy[middle + 1, :, 2] > 0)
+    share = np.abs(off / np.maximum(size, 1e-6)[:, None, None])[seen]
+    return float(1.4826 * np.median(share) / np.sqrt(1.5)) if len(share) else 0.0
+
+
+def tilt_warnings(lift: Lift, target: Target2D) -> tuple[str, ...]:
+    """A camera that moved, or people who show too little of which way is up."""
+    parts = np.array_split(np.arange(len(target.frame))[np.argsort(target.frame, kind="stable")], 4)
+    ups = np.stack([calibrate(lift, target.keypoints[rows]).up for rows in parts])
+    off_deg = np.degrees(angle_rad(ups, np.repeat(target.up[None], 4, 0)))
+    warnings = []
+    if off_deg.max() > max(MOVED_DEG, 3 * target.up_error_deg):
+        worst = int(off_deg.argmax()) + 1
+        warnings.append(
+            f"the camera may have moved: up is {off_deg.max():.0f} degrees off in quarter {worst} of the file"
+        )
+    if target.up_error_deg > WEAK_DEG:
+        warnings.append(f"tilt known to {target.up_error_deg:.0f} degrees only: few upright people; --up gives it")
+    return tuple(warnings)
+
+
+def target_2d(keypoints: Keypoints2D, camera: Camera, name: str) -> Target2D:
+    """The usable people of a file; refuses what cannot be learnt from, saying why."""
+    inputs = keypoints.model_input(camera)
+    present = (inputs[..., 2] > 0).sum(-1) >= USEFUL_JOINTS
+    person, frame = np.nonzero(present.T)
+    people, person = np.unique(person, return_inverse=True)
+    rows = inputs[frame, people[person]] if len(person) else np.zeros((0, 17, 3), np.float32)
+    check_enough(len(rows), keypoints)
+    check_inside(rows, camera)
+    check_moving(rows, person)
+    fps = (len(keypoints) - 1) / float(np.ptp(keypoints.time_s)) if len(keypoints) > 1 else 30.0
+    unknown = np.zeros(3, np.float32), np.zeros((len(people), 9), np.float32)
+    return Target2D(name, camera, rows.astype(np.float32), person, frame, fps, *unknown)
+
+
+def check_enough(rows: int, keypoints: Keypoints2D) -> None:
+    """Calibration takes quantiles and the verdict compares means: both need people."""
+    if rows < FEWEST:
+        raise InputError(
+            f"{rows} usable people in {len(keypoints)} frames; at least {FEWEST} are needed, each with {USEFUL_JOINTS} "
+            "joints or more, for lengths and tilt to mean anything",
+            hint="10 seconds or more of varied movement; check the scores: 0 means missing",
+        )
+
+
+def check_inside(rows: Float[np.ndarray, "n 17 3"], camera: Camera) -> None:
+    """Coordinates of another image size lie outside this one, or crowd into its corner."""
+    xy_px = rows[..., :2][rows[..., 2] > 0]
+    share = np.array(camera.size_wh) * OUTSIDE
+    outside = ((xy_px < -share) | (xy_px > np.array(camera.size_wh) + share)).any(-1).mean()
+    reach = np.quantile(xy_px, 0.99, axis=0) / np.array(camera.size_wh)
+    width, height = camera.size_wh
+    if outside > 0.05:
+        raise InputError(
+            f"{outside:.0%} of the joints lie outside the {width}x{height} image",
+            hint="image_size must be that of the frames the 2D was found in; xy in pixels, not centred",
+        )
+    if reach.max() < 0.1:
+        raise InputError(
+            f"all joints lie in the upper left {reach.max():.1%} of the {width}x{height} image",
+            hint="xy must be in pixels, not in shares of the image",
+        )
+
+
+def check_moving(rows: Float[np.ndarray, "n 17 3"], person: Int[np.ndarray, " n"]) -> None:
+    """A still image repeated says nothing that one frame does not."""
+    for who in np.unique(person):
+        mine = rows[person == who]
+        seen = mine[..., 2] > 0
+        size_px = np.ptp(mine[0, seen[0], :2], axis=0).max()
+        spread_px = np.nanstd(np.where(seen[..., None], mine[..., :2], np.nan), axis=0)
+        if np.nanmax(spread_px) > STILL * size_px:
+            return
+    raise InputError("nobody moves: the same frame repeated?", hint="10 seconds or more of varied movement")
