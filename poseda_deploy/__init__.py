@@ -1,6 +1,7 @@
 """Metric 3D people from one ordinary camera, in real time, adapted to that camera without a 3D label.
 
-Numpy only: torch is imported by `poseda_deploy.model`, `poseda_deploy.onnx_graph`, the train and the export stage.
+Numpy only: torch is imported by the lifter (`model`, `networks`, `layers`, `rays`, `onnx_graph`), the train and the
+export stage.
 """
 
 from importlib.metadata import version

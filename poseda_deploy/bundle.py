@@ -4,17 +4,19 @@
     lifter.onnx          the whole lifter
     lifter.safetensors   its weights
     golden.npz           inputs and outputs, replayed on first use on a machine
+    lifter.fp16.onnx     the same with the network in half precision, by poseda-export
+    *.engine             TensorRT engines, by poseda-export; each runs on one TensorRT version and kind of GPU
 
 Hashes are checked before anything is parsed.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +27,36 @@ from poseda_deploy.files import sha256, write_aside
 SCHEMA = 1
 MANIFEST, ONNX, WEIGHTS, GOLDEN = "manifest.json", "lifter.onnx", "lifter.safetensors", "golden.npz"
 _PACKAGES = ("poseda-deploy", "torch", "onnx", "numpy")
+
+Precision = Literal["fp32", "fp16", "bf16"]
+"""Of the network; geometry, inputs and outputs are always fp32."""
+
+
+def onnx_name(precision: Precision) -> str:
+    """File of the whole lifter with its network in that precision."""
+    return ONNX if precision == "fp32" else f"lifter.{precision}.onnx"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a TensorRT engine was built for and what it holds."""
+
+    precision: Precision
+    flavour: str
+    """Its Python package: tensorrt or tensorrt_rtx."""
+    tensorrt: str
+    """Version; an engine runs on no other."""
+    gpus: tuple[str, ...]
+    """Compute capabilities ("sm89"); none = whatever this version knows."""
+    gpu_name: str
+    """The card it was tuned on; empty = built without a GPU."""
+    batch: tuple[int, int, int]
+    """Least, usual and most people in one call."""
+    layers: int
+    half_share: float
+    """Part of the network's layers that computes in half precision, as read from the engine."""
+    proof: str
+    """How that was read."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,8 @@ class Manifest:
     """Everything training was told."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """Figures measured when it was made."""
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+    """File name -> what that engine is."""
     up: tuple[float, float, float] | None = None
     """Up in camera axes, of the camera it is adapted to."""
     bones_m: tuple[float, ...] | None = None
@@ -109,19 +143,51 @@ def _parse(path: Path) -> Manifest:
                 hint="pip install --upgrade poseda-deploy",
             )
         dict(data["files"])
-        return Manifest(**{key: value for key, value in data.items() if key in known})
+        engines = {name: Engine(**_tuples(engine)) for name, engine in data.get("engines", {}).items()}
+        return Manifest(**_tuples({key: data[key] for key in data if key in known}) | {"engines": engines})
     except BundleError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: not a bundle manifest ({error})", hint="copy the folder again") from error
 
 
+def _tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
 def write_manifest(path: Path, names: tuple[str, ...], **content: Any) -> Bundle:
     """Hash the files of a finished folder and write its manifest last, so that a half-made bundle is none."""
-    manifest = Manifest({name: sha256(path / name) for name in names}, versions=made_with(), **content)
+    save_manifest(path, Manifest({name: sha256(path / name) for name in names}, versions=made_with(), **content))
+    return load_bundle(path)
+
+
+def add_to_bundle(
+    bundle: Bundle, scratch: Path, engines: Mapping[str, Engine], report: Mapping[str, Any], names: Sequence[str]
+) -> Bundle:
+    """Move finished files from a folder on the same disk into the bundle; it is a whole bundle at every moment.
+
+    Files that are replaced leave the manifest first, and the manifest that names the new ones comes last.
+    """
+    new = {name: sha256(scratch / name) for name in names}
+    kept = {name: digest for name, digest in bundle.manifest.files.items() if name not in new}
+    old_engines = {name: engine for name, engine in bundle.manifest.engines.items() if name not in new}
+    if kept != bundle.manifest.files:
+        save_manifest(bundle.path, replace(bundle.manifest, files=kept, engines=old_engines))
+    for name in new:
+        (scratch / name).replace(bundle.path / name)
+    both = {**bundle.manifest.report, **report}
+    save_manifest(
+        bundle.path,
+        replace(bundle.manifest, files={**kept, **new}, engines={**old_engines, **engines}, report=both),
+    )
+    return load_bundle(bundle.path)
+
+
+def save_manifest(path: Path, manifest: Manifest) -> None:
+    """Write aside, then rename."""
     with write_aside(path / MANIFEST) as aside:
         aside.write_text(json.dumps(asdict(manifest), indent=1, default=str) + "\n", encoding="utf-8")
-    return load_bundle(path)
 
 
 def made_with() -> dict[str, str]:
@@ -140,4 +206,9 @@ def default_bundle_path() -> Path:
     adapted = Path("models/adapted")
     if (adapted / MANIFEST).is_file():
         return adapted
+    return shipped_bundle_path()
+
+
+def shipped_bundle_path() -> Path:
+    """The bundle inside the package: read, never written to."""
     return Path(str(files("poseda_deploy.models"))) / "default"

@@ -156,6 +156,8 @@ def test_the_command_calibrates_adapts_and_reports(
         str(source_file),
         "--steps",
         "48",
+        "--lpa",
+        "both",
         "--out",
         str(out),
         "--json",
@@ -170,7 +172,7 @@ def test_the_command_calibrates_adapts_and_reports(
     bundle = load_bundle(out)
     assert bundle.manifest.known_up is not None and bundle.manifest.known_bones_m is not None
     page = bundle.file("report.html").read_text()
-    assert "Adaptation report" in page and page.count("data:image/png") == 4
+    assert "Adaptation report" in page and page.count("data:image/png") == 3
     assert "http" not in page, "the report loads nothing"
     assert main(["--target-2d", str(tmp_path / "my_keypoints.npz"), *flags]) == 2, "an existing bundle is kept"
 

@@ -10,15 +10,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE, STAGES = "poseda_deploy", ("train", "export", "runtime")
+TORCH = {f"poseda_deploy/{name}.py" for name in ("layers", "model", "networks", "onnx_graph", "rays")}
 HEAVY = {
-    "torch": {"poseda_deploy/model.py", "poseda_deploy/onnx_graph.py", "train", "export"},
+    "torch": {*TORCH, "train", "export"},
     "onnx": {"poseda_deploy/onnx_graph.py", "export"},
     "onnxruntime": {"runtime/ort.py"},
+    "tensorrt": set(),  # by name, in poseda_deploy/engines.py
+    "tensorrt_rtx": set(),
+    "tritonclient": set(),
     "mediapipe": {"runtime/detect.py", "runtime/pose_task.py"},
     "cv2": {"poseda_deploy/opencv.py"},
     "scipy": {"train"},
     "h5py": {"train"},
-    "safetensors": {"train", "export"},
+    "safetensors": {"poseda_deploy/model.py", "train", "export"},
 }
 """Package -> files or folders that may import it."""
 
@@ -77,10 +81,12 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.rpartition("MODULES")[2].split())
 
 
-@pytest.mark.parametrize("command", ["runtime.cli", "runtime.detect_cli", "train.cli", "train.eval_cli"])
+@pytest.mark.parametrize(
+    "command", ["runtime.cli", "runtime.detect_cli", "export.cli", "export.bench_cli", "train.cli", "train.eval_cli"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     loaded = modules_after(f"from poseda_deploy.{command} import main\nassert main(['--help']) == 0")
-    assert not loaded & {"torch", "onnxruntime", "mediapipe", "scipy", "onnx", "matplotlib"}
+    assert not loaded & {"torch", "onnxruntime", "mediapipe", "scipy", "onnx", "matplotlib", "tensorrt_rtx"}
 
 
 def test_a_run_needs_no_torch(walker_file: Path, tmp_path: Path) -> None:

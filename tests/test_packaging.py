@@ -45,12 +45,10 @@ def expected_files() -> set[str]:
     for folder, place in FOLDERS.items():
         inside = "poseda_deploy" if place == "." else f"poseda_deploy/{place}"
         names |= {f"{inside}/{path.name}" for path in (ROOT / folder).glob("*.py")}
-    models = ("README.md", "default/manifest.json", "default/lifter.onnx", "default/golden.npz")
-    return (
-        names
-        | {f"poseda_deploy/models/{name}" for name in (*models, "default/lifter.safetensors")}
-        | {"poseda_deploy/py.typed"}
-    )
+    lifter = (f"default/{name}" for name in ("manifest.json", "lifter.onnx", "lifter.safetensors", "golden.npz"))
+    prior = (f"prior/{name}" for name in ("manifest.json", "prior.npz", "samples.png"))
+    models = {f"poseda_deploy/models/{name}" for name in ("README.md", *lifter, *prior)}
+    return names | models | {"poseda_deploy/py.typed"}
 
 
 @pytest.mark.slow

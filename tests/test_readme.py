@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 ENTRY = {
     "poseda-adapt": "poseda_deploy.train.adapt_cli",
+    "poseda-bench": "poseda_deploy.export.bench_cli",
+    "poseda-export": "poseda_deploy.export.cli",
     "poseda-run": "poseda_deploy.runtime.cli",
     "poseda-detect": "poseda_deploy.runtime.detect_cli",
     "poseda-train": "poseda_deploy.train.cli",
@@ -62,6 +64,8 @@ def test_poseda_commands_run(
         np.savez(tmp_path / "calibrated.npz", **calibrated_target(walker.camera))
     if "poseda-adapt" in words:
         words = [*words, "--steps", "16"]
+    if "poseda-bench" in words:
+        words = [*words, "--batch", "1", "--seconds", "0.05", "--no-compile"]
     if "poseda-train" in words:
         from test_train import write_source
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from poseda_deploy.backend import open_backend, replay_golden
 from poseda_deploy.bundle import GOLDEN, ONNX, WEIGHTS, Bundle, load_bundle, write_manifest
 from poseda_deploy.errors import MissingDependency
+from poseda_deploy.files import sha256
 from poseda_deploy.model import Lifter
 from poseda_deploy.onnx_graph import write_golden, write_onnx
 
@@ -42,7 +43,7 @@ def publish(
         folder = Path(scratch) / "bundle"
         folder.mkdir()
         (folder / WEIGHTS).write_bytes(save(lifter.state_dict()))
-        write_onnx(lifter, folder / ONNX)
+        write_onnx(lifter, folder / ONNX, {"precision": "fp32", "weights_sha256": sha256(folder / WEIGHTS)})
         write_golden(lifter, folder / GOLDEN)
         for extra, content in extras.items():
             (folder / extra).write_bytes(content)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
+from poseda_deploy.calibrate import tiled
 from poseda_deploy.model import Lifter
 from poseda_deploy.skeleton import BONES, H36M17
 
 from .adapt import Adapted
+from .lifting import lift_of
 from .loop import DRAW
 from .picture import loss_picture, png
 from .target2d import Target2D
@@ -89,7 +90,8 @@ def lifted_picture(lifter: Lifter, target: Target2D) -> bytes:
 
     held = np.flatnonzero(target.held_out)
     rows = held[np.linspace(0, len(held) - 1, SHOWN).astype(int)]
-    pose_m = lifted(lifter, target, rows)
+    given = target.keypoints[rows]
+    pose_m, _ = lift_of(lifter, target.camera)(given, tiled(target.up, given), target.bones_m[target.person[rows]])
     figure = Figure(figsize=(2.2 * SHOWN, 6), dpi=90, layout="constrained")
     for column, (row, pose) in enumerate(zip(rows, pose_m, strict=True)):
         views = (target.keypoints[row, :, :2], pose[:, :2], pose[:, [2, 1]])
@@ -109,16 +111,3 @@ def draw_bones(axes: Any, xy: Float[np.ndarray, "17 2"], seen: np.ndarray) -> No
             name = H36M17.joints[bone.child]
             colour = "tab:blue" if name.startswith("left") else "tab:red" if name.startswith("right") else "black"
             axes.plot(*xy[[bone.parent, bone.child]].T, color=colour, linewidth=1.5)
-
-
-@torch.no_grad()
-def lifted(lifter: Lifter, target: Target2D, rows: np.ndarray) -> Float[np.ndarray, "n 17 3"]:
-    """Root-relative poses of those rows, camera axes, metres."""
-    given = (
-        target.keypoints[rows],
-        np.repeat(target.camera.vector[None], len(rows), 0),
-        np.repeat(target.up[None], len(rows), 0),
-        target.bones_m[target.person[rows]],
-    )
-    pose, _ = lifter(*(torch.from_numpy(value) for value in given))
-    return pose.numpy()
