@@ -154,5 +154,5 @@ def verdict(timings: list[Timing], batch: int = 1) -> str:
         helps = "helps" if fast_gpu < 0.9 * fast_cpu else "does not help"
         text += f"; the GPU {helps} for one person ({fast_gpu:.3g} against {fast_cpu:.3g} ms on the CPU)"
     elif cpu:
-        text += "; neither a GPU nor TensorRT ran here, and at this size a detector's frame takes 40 times as long"
+        text += "; neither a GPU nor TensorRT ran here"
     return text

@@ -24,7 +24,8 @@ from poseda_deploy.onnx_graph import SHAPES, read_onnx
 LEAST_HALF = 0.9
 """Of the network's layers in a half engine: all but the casts around it."""
 _HALF = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-_MIN_WEIGHT = 256  # smaller tensors (biases, edge weights) are merged into others by the builder
+_MIN_WEIGHT = 256
+"""Smaller matrices, and vectors (batch norms), the builder merges into others."""
 
 
 @dataclass(frozen=True)
@@ -201,24 +202,26 @@ def _share_of_layers(network: Any, precision: Precision) -> float:
 def share_of_weights(plan: bytes, onnx_path: Path, precision: Precision) -> float:
     """Of the network's weights, by size, how many lie in the engine in that precision, byte for byte.
 
-    The only reading of a finished engine that needs no GPU.
+    The only reading of a finished engine that needs no GPU. The builder keeps some matrices transposed.
     """
     total = found = 0
     for values in network_weights(onnx_path):
         total += values.size
-        found += values.size * (_HALF[precision] == _kind(values) and values.tobytes()[:512] in plan)
+        starts = (values.tobytes()[:512], values.T.tobytes()[:512])
+        found += values.size * (_HALF[precision] == _kind(values) and any(start in plan for start in starts))
     return found / total if total else 0.0
 
 
 def network_weights(onnx_path: Path) -> list[np.ndarray]:
-    """The network's larger weights; bf16 as two bytes each."""
+    """The network's larger matrices; bf16 as two bytes each."""
     from onnx import TensorProto, numpy_helper
 
     graph = read_onnx(onnx_path).graph
     inside = {name for node in graph.node if node.name.startswith("network/") for name in node.input}
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     tensors = (t for t in graph.initializer if t.name in inside and t.data_type in kinds)
-    return [array for array in map(numpy_helper.to_array, tensors) if array.size >= _MIN_WEIGHT]
+    arrays = map(numpy_helper.to_array, tensors)
+    return [array for array in arrays if array.ndim > 1 and array.size >= _MIN_WEIGHT]
 
 
 def _kind(values: np.ndarray) -> str:

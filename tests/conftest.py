@@ -1,12 +1,17 @@
 """Synthetic people and cameras for every test, and the versions in the report header."""
 
+import json
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from people import looking_down, walk_m
 
+from poseda_deploy.bundle import Bundle, load_bundle
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import H36M17
@@ -57,3 +62,27 @@ def walker_file(walker: Keypoints2D, tmp_path: Path) -> Path:
     path = tmp_path / "walker.npz"
     walker.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of 32 units, poses near a standing person. Not to be written to: an export takes seconds."""
+    from bundles import tiny_bundle
+
+    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Bundle) -> tuple[Bundle, dict[str, Any]]:
+    """That bundle with everything poseda-export adds on a machine without a GPU, and the summary it printed."""
+    pytest.importorskip("tensorrt_rtx")
+    out, triton = tiny.path.with_name("exported"), tiny.path.with_name("triton")
+    flags = ["--bundle", str(tiny.path), "--out", str(out), "--trt", "fp16", "--gpu", "sm86,sm89"]
+    command = "import sys; from poseda_deploy.export.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", command, *flags, "--triton", str(triton), "--json", "--quiet"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return load_bundle(out), json.loads(done.stdout)

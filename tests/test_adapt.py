@@ -18,7 +18,7 @@ from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train.adapt_cli import main
 from poseda_deploy.train.gpa import PELVIS
 from poseda_deploy.train.publish import publish
-from poseda_deploy.train.target2d import Target2D, jitter, statures_m, target_2d
+from poseda_deploy.train.target2d import Target2D, jitter, statures_m, target_2d, tilt_warnings
 from poseda_deploy.train.target_views import TargetSampler, TargetViewConfig
 from poseda_deploy.train.verdict import Evidence, evidence, judge, matched_views
 from poseda_deploy.train.views import ViewConfig, ViewSampler, turn_to
@@ -211,3 +211,22 @@ def test_several_people_and_long_gaps_are_no_trouble() -> None:
     found = target_2d(two, CAMERA, "two")
     assert len(found.bones_m) == 2 and len(found.keypoints) == 240 + 180
     assert 0.15 < found.held_out.mean() < 0.35
+
+
+def test_a_camera_that_moved_is_said() -> None:
+    """A lift that sees the walker upright, then the picture turned by 40 degrees."""
+    target = replace(target_2d(seen_walker(640), CAMERA, "moved"), up=np.array([0, -1, 0], np.float32))
+    pose = (walk_m(640) * (1, -1, -1)).astype(np.float32)
+    angle = np.where(np.arange(640) < 480, 0.0, 0.7)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    turned = np.stack(
+        [cos * pose[..., 0] - sin * pose[..., 1], sin * pose[..., 0] + cos * pose[..., 1], pose[..., 2]], -1
+    )
+    by_first_point = {tuple(row[1]): person for row, person in zip(target.keypoints, turned, strict=True)}
+
+    def lift(keypoints: np.ndarray, up: np.ndarray, bones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        people = np.stack([by_first_point[tuple(row[1])] for row in keypoints])
+        return (people - people[:, :1]).astype(np.float32), people[:, 0].astype(np.float32)
+
+    assert "quarter 4" in tilt_warnings(lift, target)[0]
+    assert tilt_warnings(lift, target.where(np.arange(640) < 100)) == ()

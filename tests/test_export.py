@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundles import tiny_bundle
 
-from poseda_deploy.bundle import MANIFEST, WEIGHTS, Bundle, load_bundle
+from poseda_deploy.bundle import MANIFEST, WEIGHTS, Bundle
 from poseda_deploy.errors import InputError
 from poseda_deploy.export import stage
 from poseda_deploy.export.cli import main, parse_batch
@@ -21,29 +20,7 @@ from poseda_deploy.model import Lifter
 from poseda_deploy.onnx_graph import SHAPES
 from poseda_deploy.skeleton import H36M17
 
-pytest.importorskip("tensorrt_rtx")
 ENGINE = ".sm86+sm89.engine"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def exported(tiny: Bundle) -> tuple[Bundle, dict[str, Any]]:
-    """The tiny bundle with everything that this machine can make."""
-    out = tiny.path.with_name("exported")
-    triton = tiny.path.with_name("triton")
-    flags = ["--bundle", str(tiny.path), "--out", str(out), "--trt", "fp16", "--gpu", "sm86,sm89"]
-    command = "import sys; from poseda_deploy.export.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", command, *flags, "--triton", str(triton), "--json", "--quiet"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return load_bundle(out), json.loads(done.stdout)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from lifters import standing_lifter
 
+from poseda_deploy.bundle import ONNX, Bundle
 from poseda_deploy.errors import BundleError, CheckFailed
 from poseda_deploy.export import parity
 from poseda_deploy.export.precision import in_precision
-from poseda_deploy.onnx_graph import example_inputs, read_onnx, write_onnx
+from poseda_deploy.onnx_graph import example_inputs, read_onnx
 from poseda_deploy.skeleton import H36M17
 
 INPUTS = example_inputs(64)
@@ -23,10 +24,8 @@ def lifter() -> Any:
 
 
 @pytest.fixture(scope="module")
-def onnx_file(lifter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "lifter.onnx"
-    write_onnx(lifter, path)
-    return path
+def onnx_file(tiny: Bundle) -> Path:
+    return tiny.file(ONNX)
 
 
 def poses() -> parity.Poses:
@@ -90,10 +89,9 @@ def test_the_part_at_fault_is_found(part: str, node: str, lifter: Any, onnx_file
     assert f"{part!r}" in parity.fault(broken, lifter, "fp32", INPUTS, tmp_path)
 
 
-def test_a_dropped_cast_is_refused(lifter: Any, tmp_path: Path) -> None:
+def test_a_dropped_cast_is_refused(lifter: Any, exported: tuple[Bundle, dict[str, Any]], tmp_path: Path) -> None:
     path = tmp_path / "lifter.fp16.onnx"
-    write_onnx(in_precision(lifter, "fp16"), path)
-    model = read_onnx(path)
+    model = read_onnx(exported[0].file(path.name))
     cast = next(n for n in model.graph.node if n.op_type == "Cast" and n.name.startswith("network/"))
     for node in model.graph.node:
         node.input[:] = [cast.input[0] if name == cast.output[0] else name for name in node.input]

@@ -11,26 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import tiny_bundle
+from lifters import KINDS, standing_lifter
 
 from poseda_deploy import engines
 from poseda_deploy.backend import open_backend, open_foreign_onnx, replay_golden
 from poseda_deploy.bundle import ONNX, Bundle, Engine, Precision, save_manifest
 from poseda_deploy.cuda import Cuda, Gpu, find_gpu
 from poseda_deploy.errors import BackendError, BundleError, CheckFailed, InputError, MissingDependency
-from poseda_deploy.export import to_tensorrt
+from poseda_deploy.export import parity, to_tensorrt
 from poseda_deploy.export.precision import in_precision
 from poseda_deploy.files import sha256
 from poseda_deploy.model import load_lifter
+from poseda_deploy.networks import Kind
 from poseda_deploy.onnx_graph import example_inputs, write_onnx
 
+Exported = tuple[Bundle, dict[str, Any]]
 BATCH = (1, 4, 16)
 RTX4090 = Gpu("NVIDIA GeForce RTX 4090", "sm89", "13.0")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +35,38 @@ def rtx() -> Any:
     return pytest.importorskip("tensorrt_rtx")
 
 
-@pytest.fixture(scope="module")
-def half_onnx(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Path]:
-    """ONNX of that precision, each made once."""
-    folder = tmp_path_factory.mktemp("half")
-
-    def get(precision: Precision) -> Path:
-        path = folder / f"{precision}.onnx"
-        if not path.exists():
-            write_onnx(in_precision(load_lifter(tiny), precision), path)
-        return path
-
-    return get
+@pytest.fixture
+def half_onnx(precision: Precision, tiny: Bundle, exported: Exported, tmp_path: Path) -> Path:
+    """ONNX of that precision."""
+    if precision == "fp16":
+        return exported[0].file("lifter.fp16.onnx")
+    write_onnx(in_precision(load_lifter(tiny), precision), tmp_path / "lifter.onnx")
+    return tmp_path / "lifter.onnx"
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_engines_are_half(precision: Precision, half_onnx: Callable[[Precision], Path], rtx: Any) -> None:
-    plan = to_tensorrt.build(half_onnx(precision), precision, BATCH, ("sm86", "sm89"), rtx, None)
+def test_half_engines_are_half(precision: Precision, half_onnx: Path, rtx: Any) -> None:
+    plan = to_tensorrt.build(half_onnx, precision, BATCH, ("sm86", "sm89"), rtx, None)
     assert plan.engine.half_share > to_tensorrt.LEAST_HALF and plan.engine.layers > 100
     assert plan.name == f"lifter.{precision}.tensorrt_rtx-{rtx.__version__}.sm86+sm89.engine"
-    assert to_tensorrt.share_of_weights(plan.data, half_onnx(precision), precision) == 1
+    assert to_tensorrt.share_of_weights(plan.data, half_onnx, precision) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_the_papers_lifters_in_half(kind: Kind, tiny: Bundle, tmp_path: Path, rtx: Any) -> None:
+    """Each within its limits in ONNX Runtime, and an engine of it is half."""
+    lifter, path = standing_lifter(kind), tmp_path / "lifter.fp16.onnx"
+    write_onnx(in_precision(lifter, "fp16"), path)
+    session = open_foreign_onnx(path)
+    for people, inputs in parity.probe(tiny, None).items():
+        got = tuple(session.run(["pose", "root"], dict(inputs)))
+        result = parity.compare(kind, "fp16", people, parity.torch_poses(lifter, inputs), got)
+        print(result.summary())
+        assert result.passed
+    plan = to_tensorrt.build(path, "fp16", BATCH, ("sm86", "sm89"), rtx, None)
+    assert plan.engine.half_share > to_tensorrt.LEAST_HALF
+    print(kind, len(plan.data), plan.engine.layers, plan.engine.half_share, plan.seconds)
 
 
 def test_a_full_engine_under_a_half_request_is_refused(tiny: Bundle, rtx: Any) -> None:

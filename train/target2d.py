@@ -26,7 +26,7 @@ NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
 move has 0.05 %."""
 SLOWEST_FPS, UNKNOWN_NOISE = 20.0, 0.005
 """Below this rate people's own movement looks like jitter."""
-MOVED_DEG, WEAK_DEG = 10.0, 10.0
+MOVED_DEG, WEAK_DEG, MOVED_ROWS = 10.0, 10.0, 600
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,22 @@ def jitter(target: Target2D) -> float:
 
 def tilt_warnings(lift: Lift, target: Target2D) -> tuple[str, ...]:
     """A camera that moved, or people who show too little of which way is up."""
+    if len(target.keypoints) < MOVED_ROWS:  # a quarter of it would be one posture
+        return weak_tilt(target)
     parts = np.array_split(np.arange(len(target.frame))[np.argsort(target.frame, kind="stable")], 4)
     ups = np.stack([calibrate(lift, target.keypoints[rows]).up for rows in parts])
     off_deg = np.degrees(angle_rad(ups, np.repeat(target.up[None], 4, 0)))
-    warnings = []
-    if off_deg.max() > max(MOVED_DEG, 3 * target.up_error_deg):
-        worst = int(off_deg.argmax()) + 1
-        warnings.append(
-            f"the camera may have moved: up is {off_deg.max():.0f} degrees off in quarter {worst} of the file"
-        )
-    if target.up_error_deg > WEAK_DEG:
-        warnings.append(f"tilt known to {target.up_error_deg:.0f} degrees only: few upright people; --up gives it")
-    return tuple(warnings)
+    if off_deg.max() <= max(MOVED_DEG, 3 * target.up_error_deg):
+        return weak_tilt(target)
+    where = f"quarter {int(off_deg.argmax()) + 1} of the file"
+    return (f"the camera may have moved: up is {off_deg.max():.0f} degrees off in {where}", *weak_tilt(target))
+
+
+def weak_tilt(target: Target2D) -> tuple[str, ...]:
+    """Where up is little more than a guess."""
+    if target.up_error_deg <= WEAK_DEG:
+        return ()
+    return (f"tilt known to {target.up_error_deg:.0f} degrees only: few upright people; --up gives it",)
 
 
 def target_2d(keypoints: Keypoints2D, camera: Camera, name: str) -> Target2D:
