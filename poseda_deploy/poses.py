@@ -59,6 +59,26 @@ class Poses3D:
         }
 
 
+@dataclass(frozen=True)
+class PosedFrame:
+    """The people of one frame, as sinks and the Python API get them; rows in order of person."""
+
+    index: int
+    time_s: float
+    person: Int[np.ndarray, " n"]
+    """Identities, stable through a run."""
+    pose_m: Float[np.ndarray, "n 17 3"]
+    """As in Poses3D."""
+    root_m: Float[np.ndarray, "n 3"]
+    score: Float[np.ndarray, "n 17"]
+    """As in Poses3D; all 0 in a row that fills a gap, where nobody was seen."""
+    xy_px: Float[np.ndarray, "n 17 2"]
+    """Where the joints were seen, in pixels of the picture, H36M17 order; means nothing where score is 0."""
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+
 def load_poses(path: str | Path) -> Poses3D:
     """Read NAME.poses.npz."""
     data = load_npz(Path(path), ("frame", "person", "time_s", "pose", "root", "score"))

@@ -20,7 +20,7 @@ HEAVY = {
     "tritonclient": set(),
     "mediapipe": {"runtime/detect.py", "runtime/pose_task.py"},
     "cv2": {"poseda_deploy/opencv.py"},
-    "scipy": {"train"},
+    "scipy": {"train", "runtime/smooth.py", "runtime/track.py"},
     "h5py": {"train"},
     "safetensors": {"poseda_deploy/model.py", "train", "export"},
 }
@@ -92,7 +92,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 def test_a_run_needs_no_torch(walker_file: Path, tmp_path: Path) -> None:
     flags = ["--keypoints", str(walker_file), "--out", str(tmp_path / "a"), "--quiet"]
     loaded = modules_after(f"from poseda_deploy.runtime.cli import main\nassert main({flags}) == 0")
-    assert "onnxruntime" in loaded and not loaded & {"torch", "scipy", "onnx", "mediapipe"}
+    assert "onnxruntime" in loaded and not loaded & {"torch", "onnx", "mediapipe"}
     assert "torch" in modules_after("import poseda_deploy.model"), "the test above can fail"
 
 
