@@ -44,9 +44,9 @@ class ReducedNetwork(PoseNetwork):
         joints: Tensor = self.reduced(features.to(self.dtype))
         return joints.float()
 
-    def to_camera(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
+    def turned(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
         """As the full network's, in fp32."""
-        return self.full.to_camera(joints, view)
+        return self.full.turned(joints, view)
 
 
 def without_norms(network: PoseNetwork) -> PoseNetwork:

@@ -7,6 +7,7 @@ Axes everywhere: camera x right, y down, z forward; metres.
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from poseda_deploy.bundle import WEIGHTS, Bundle
 from poseda_deploy.errors import BundleError, InputError
 from poseda_deploy.networks import POSE_JOINTS, Kind, build_network
-from poseda_deploy.rays import View, onto_rays, place, see
+from poseda_deploy.rays import View, off_ray, onto_rays, picked, placing, see
 from poseda_deploy.skeleton import (
     BONE_FROM_JOINT,
     GROUP_FROM_LENGTH,
@@ -55,7 +56,7 @@ class Lifter(nn.Module):
     """Single-frame lifter; what it makes of the camera's up vector and the person's bone lengths is its network's."""
 
     bone_from_joint: Tensor
-    joint_from_bone: Tensor
+    pose_from_bones: Tensor
     length_from_group: Tensor
     group_from_length: Tensor
 
@@ -65,7 +66,7 @@ class Lifter(nn.Module):
         self.network = build_network(config.kind, config.width, config.blocks)
         for name, matrix in (
             ("bone_from_joint", BONE_FROM_JOINT),
-            ("joint_from_bone", JOINT_FROM_BONE),
+            ("pose_from_bones", np.kron(JOINT_FROM_BONE, np.eye(3, dtype=np.float32))),
             ("length_from_group", LENGTH_FROM_GROUP),
             ("group_from_length", GROUP_FROM_LENGTH),
         ):
@@ -87,9 +88,10 @@ class Lifter(nn.Module):
         features = self.network.inputs(view, up, bones)
         both = self.network(torch.cat([features, self.network.mirrored(features)]))
         people = features.shape[0]  # neither len() nor chunk(): both freeze the batch size in the exported graph
-        mirrored = both[people:, MIRROR_POSE] * both.new_tensor([-1.0, 1.0, 1.0])
-        pose = self.network.to_camera((both[:people] + mirrored) / 2, view)
-        return self.refine(pose, view, bones)
+        mirrored = picked(both[people:], MIRROR_POSE) * both.new_tensor([-1.0, 1.0, 1.0])
+        pose = self.network.turned((both[:people] + mirrored) / 2, view)
+        joints = self.refine(pose, view, bones) @ view.turn
+        return joints - joints[:, :1], joints[:, 0]
 
     def predict(
         self,
@@ -106,25 +108,26 @@ class Lifter(nn.Module):
         features = self.network.inputs(view, up, bones)
         with torch.autocast(features.device.type, torch.bfloat16):
             hidden = self.network.body(features)
-        return self.network.to_camera(self.network.joints(hidden.float()), view)
+        return self.network.turned(self.network.joints(hidden.float()), view) @ view.turn
 
-    def refine(
-        self, pose: Float[Tensor, "n 17 3"], view: View, bones: Float[Tensor, "n 9"]
-    ) -> tuple[Float[Tensor, "n 17 3"], Float[Tensor, "n 3"]]:
-        """Alternate between joints on their rays and bones at their lengths; ends on the rays.
+    def refine(self, pose: Float[Tensor, "n 17 3"], view: View, bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 17 3"]:
+        """Place a pose, then alternate between bones at their lengths and joints on their rays; turned axes in and out.
 
-        Worth 11 mm where the lengths are known. An unknown length stays as the network has it.
+        Worth 11 mm where the lengths are known. An unknown length stays as the network has it. Placing and moving onto
+        the rays is one matrix for all rounds: 0.30 ms a person instead of 0.41 (ONNX Runtime, batch 1).
         """
+        off = off_ray(view)
+        if not self.config.rounds:
+            return pose - (placing(off) @ pose.view(-1, 51, 1)).mT
+        joints_from_bones = onto_rays(off, self.pose_from_bones)
         predicted = self.group_from_length @ (self.bone_from_joint @ pose).norm(dim=-1)[..., None]
         length = self.length_from_group @ torch.where(bones > 0, bones, predicted[..., 0])[..., None]
         joints = pose
         for _ in range(self.config.rounds):
             bone = self.bone_from_joint @ joints
-            straight = bone / bone.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-            pose = self.joint_from_bone @ (straight * length)
-            joints = onto_rays(pose + place(pose, view)[:, None], view)
-        joints = joints if self.config.rounds else pose + place(pose, view)[:, None]
-        return joints - joints[:, :1], joints[:, 0]
+            straight = bone * (length / bone.norm(dim=-1, keepdim=True).clamp(min=1e-6))
+            joints = (joints_from_bones @ straight.view(-1, 48, 1)).view(-1, 17, 3)
+        return joints
 
 
 def load_lifter(bundle: Bundle) -> Lifter:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from poseda_deploy import layers
-from poseda_deploy.rays import READ_JOINTS, View
+from poseda_deploy.rays import READ_JOINTS, View, picked
 from poseda_deploy.skeleton import BONE_GROUPS, H36M17
 
 Kind = Literal["conditioned", "mlp", "vpose", "semgcn", "stgcn"]
@@ -57,9 +57,9 @@ class PoseNetwork(nn.Module, ABC):
         """Joints 1 to 16 in metres from the pelvis, in the network's own axes."""
         return self.joints(self.body(features))
 
-    def to_camera(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
-        """The network's axes to camera axes, pelvis in front."""
-        return torch.cat([torch.zeros_like(joints[:, :1]), joints], 1)
+    def turned(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
+        """The network's axes to turned ones, pelvis in front."""
+        return nn.functional.pad(joints, (0, 0, 1, 0))
 
 
 class Conditioned(PoseNetwork):
@@ -75,12 +75,11 @@ class Conditioned(PoseNetwork):
 
     def inputs(self, view: View, up: Float[Tensor, "n 3"], bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n features"]:
         """Turned rays at unit scale, scores, scale, anchor ray, turned up, bone lengths, flags."""
-        turned = torch.einsum("nij,nkj->nki", view.turn, view.ray)
-        xy = turned[..., :2] / turned[..., 2:].clamp(min=0.1)
-        weight = view.weight[:, READ_JOINTS]
+        xy = view.turned[..., :2] / view.turned[..., 2:].clamp(min=0.1)
+        weight = picked(view.weight, READ_JOINTS)
         seen = (weight > 0).to(xy.dtype)
-        xy = xy[:, READ_JOINTS] * seen[..., None]
-        scale = (xy.square().sum((1, 2)) / seen.sum(1).clamp(min=1)).sqrt().clamp(min=1e-4)
+        xy = picked(xy, READ_JOINTS) * seen[..., None]
+        scale = (xy.norm(dim=(1, 2)) / seen.sum(1).clamp(min=1).sqrt()).clamp(min=1e-4)
         anchor = view.turn[:, 2, :2] / view.turn[:, 2, 2:]
         know_up = up.norm(dim=1, keepdim=True).clamp(max=1)
         know_bones = (bones > 0).to(xy.dtype)
@@ -89,7 +88,7 @@ class Conditioned(PoseNetwork):
                 torch.cat([xy / scale[:, None, None], weight[..., None]], -1).flatten(1),
                 4 * scale[:, None],
                 anchor,
-                torch.einsum("nij,nj->ni", view.turn, up),
+                (view.turn @ up[..., None])[..., 0],
                 know_up,
                 5 * (bones / self.typical_m - 1) * know_bones,
                 know_bones,
@@ -99,19 +98,16 @@ class Conditioned(PoseNetwork):
 
     def mirrored(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
         """The same person in a mirror: left and right swapped, every x negated."""
-        joints, rest = features[:, : 3 * len(READ_JOINTS)], features[:, 3 * len(READ_JOINTS) :]
-        joints = joints.view(-1, len(READ_JOINTS), 3)[:, MIRROR_READ] * features.new_tensor([-1.0, 1.0, 1.0])
-        # scale, anchor x y, up x y z, then flags and lengths, which a mirror leaves alone
-        sign = features.new_tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0] + [1.0] * (rest.shape[1] - 6))
-        return torch.cat([joints.flatten(1), rest * sign], 1)
+        order = [3 * joint + axis for joint in MIRROR_READ for axis in range(3)]
+        order += range(len(order), FEATURES)
+        # of each joint x y score; scale, anchor x y, up x y z; then flags and lengths, which a mirror leaves alone
+        sign = [-1.0, 1.0, 1.0] * len(READ_JOINTS) + [1.0, -1.0, 1.0, -1.0, 1.0, 1.0]
+        sign += [1.0] * (FEATURES - len(sign))
+        return picked(features, order) * features.new_tensor(sign)
 
     def joints(self, hidden: Float[Tensor, "n width"]) -> Float[Tensor, "n 16 3"]:
         """Joints 1 to 16 in metres from the pelvis, turned axes."""
         return self.head(hidden).unflatten(-1, (len(POSE_JOINTS), 3))
-
-    def to_camera(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
-        """Turned axes to camera axes, pelvis in front."""
-        return super().to_camera(torch.einsum("nji,nkj->nki", view.turn, joints), view)
 
 
 class PaperNetwork(PoseNetwork):
@@ -133,7 +129,7 @@ class PaperNetwork(PoseNetwork):
 
     def inputs(self, view: View, up: Float[Tensor, "n 3"], bones: Float[Tensor, "n 9"]) -> Float[Tensor, "n 16 2"]:
         """Screen coordinates x, y of PAPER_JOINTS in half image widths of a Human3.6M camera."""
-        xy, seen = view.ray[:, PAPER_INDEX, :2], view.seen[:, PAPER_INDEX, None]
+        xy, seen = picked(view.ray[..., :2], PAPER_INDEX), picked(view.seen[..., None], PAPER_INDEX)
         middle = (xy * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
         xy = torch.where(seen > 0, xy, middle)
         trunk = (xy[:, PAPER_JOINTS.index("pelvis")] + xy[:, PAPER_JOINTS.index("thorax")])[:, None] / 2
@@ -142,11 +138,15 @@ class PaperNetwork(PoseNetwork):
 
     def mirrored(self, features: Float[Tensor, "n 16 2"]) -> Float[Tensor, "n 16 2"]:
         """The same person in a mirror: left and right swapped, every x negated."""
-        return features[:, MIRROR_PAPER] * features.new_tensor([-1.0, 1.0])
+        return picked(features, MIRROR_PAPER) * features.new_tensor([-1.0, 1.0])
 
     def joints(self, hidden: Tensor) -> Float[Tensor, "n 16 3"]:
         """Joints 1 to 16 in metres from the pelvis, camera axes; the neck half-way from thorax to head."""
         return self.pose_from_outputs @ self.head(hidden).view(-1, self.pose_from_outputs.shape[1], 3)
+
+    def turned(self, joints: Float[Tensor, "n 16 3"], view: View) -> Float[Tensor, "n 17 3"]:
+        """Camera axes to turned ones, pelvis in front."""
+        return super().turned(joints @ view.turn.mT, view)
 
 
 def mlp() -> PaperNetwork:
