@@ -2,15 +2,23 @@
 
 import json
 import logging
+import math
+import signal
 import sys
+import threading
+import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from poseda_deploy.errors import PosedaError
+from poseda_deploy.errors import InputError, PosedaError
+from poseda_deploy.files import require_file
 
 Options = TypeVar("Options", bound="CommonOptions")
 Advance = Callable[[int], None]
@@ -37,7 +45,7 @@ def run_command(
 ) -> int:
     """Parse flags, do the work, print its summary; returns the exit code (0, 1, 2, 3, or 130 on Ctrl-C)."""
     try:
-        options = tyro.cli(options_type, args=argv, prog=prog, description=description)
+        options = tyro.cli(options_type, args=with_config(argv), prog=prog, description=description)
     except SystemExit as stop:
         return int(stop.code or 0)
     except PosedaError as error:
@@ -61,6 +69,52 @@ def run_command(
     elif not options.quiet:
         print_summary(summary)
     return 0
+
+
+def with_config(argv: Sequence[str] | None) -> list[str]:
+    """The command line with the flags of its --config FILE.toml before it, so that its own win."""
+    own = list(sys.argv[1:] if argv is None else argv)
+    named = [after for flag, after in pairwise(own) if flag == "--config"]
+    named += [flag.partition("=")[2] for flag in own if flag.startswith("--config=")]
+    if not named:
+        return own
+    path = Path(named[-1])
+    try:
+        flags = tomllib.loads(require_file(path, "config").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}", hint="one line a flag: steps = 600") from error
+    return [word for name, value in flags.items() for word in _words(name, value)] + own
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """One flag as typed: true alone, false left out, a list after it."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, *map(str, value if isinstance(value, list) else [value])]
+
+
+@contextmanager
+def stop_asked(prog: str, minutes: float | None) -> Iterator[Callable[[], bool]]:
+    """Yields whether to stop: time is up, or Ctrl-C was pressed; a second Ctrl-C interrupts as ever."""
+    deadline_s = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    asked = False
+
+    def first(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        say(f"{prog}: stopping with the best so far; Ctrl-C again to leave nothing")
+
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if main:
+        signal.signal(signal.SIGINT, first)
+    try:
+        yield lambda: asked or time.monotonic() > deadline_s
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _fail(prog: str, error: PosedaError) -> int:

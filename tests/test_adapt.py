@@ -8,19 +8,20 @@ import pytest
 import torch
 from people import looking_down, walk_m
 
-from poseda_deploy.bundle import load_bundle
-from poseda_deploy.calibrate import unit
+from poseda_deploy.bundle import load_bundle, shipped_bundle_path
+from poseda_deploy.calibrate import Lift, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.model import Lifter, LifterConfig
+from poseda_deploy.model import Lifter, LifterConfig, load_lifter
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train.adapt_cli import main
 from poseda_deploy.train.gpa import PELVIS
+from poseda_deploy.train.lifting import lift_of
 from poseda_deploy.train.publish import publish
-from poseda_deploy.train.target2d import Target2D, jitter, statures_m, target_2d, tilt_warnings
+from poseda_deploy.train.target2d import ANKLE_SHARE, Target2D, jitter, statures_m, target_2d, tilt_warnings
 from poseda_deploy.train.target_views import TargetSampler, TargetViewConfig
-from poseda_deploy.train.verdict import Evidence, evidence, judge, matched_views
+from poseda_deploy.train.verdict import Evidence, evidence, fit_warnings, judge, matched_views
 from poseda_deploy.train.views import ViewConfig, ViewSampler, turn_to
 
 SIZE_WH = (1280, 720)
@@ -186,6 +187,74 @@ def test_given_height_sets_the_scale(start: Path, source_file: Path, tmp_path: P
     assert manifest.known_bones_m is not None and manifest.up is not None
     assert statures_m(manifest.known_bones_m[None])[0] == pytest.approx(1.2, rel=1e-3)
     np.testing.assert_allclose(manifest.up, unit(np.array([0, -1, 0.3])), atol=1e-5)
+
+
+def test_a_config_file_holds_flags_and_the_command_line_wins(
+    start: Path, source_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen_walker().save(tmp_path / "k.npz")
+    flags = ["--target-2d", str(tmp_path / "k.npz"), "--quiet", "--json", "--config", str(tmp_path / "a.toml")]
+    (tmp_path / "a.toml").write_text(
+        f"bundle = '{start}'\nsource = ['{source_file}']\nlpa = 'none'\nperson-height = 1.2\noverwrite = false\n"
+    )
+    assert main([*flags, "--person-height", "1.5", "--out", str(tmp_path / "b")]) == 0
+    assert "1.5 m" in capsys.readouterr().out
+    (tmp_path / "a.toml").write_text("steps = [")
+    assert main(flags) == 2 and "is not TOML" in capsys.readouterr().err
+    (tmp_path / "a.toml").write_text("stepps = 3")
+    assert main(flags) == 2
+    assert main([*flags[:-1], str(tmp_path / "no.toml")]) == 2
+
+
+def lift_of_walker(target: Target2D, frames: int) -> Lift:
+    """The true walker of looking_down(0.3), bones 0.8 of the truth, and so all else."""
+    rotation, translation = looking_down(0.3)
+    people = (0.8 * (walk_m(frames) @ rotation.T + translation)).astype(np.float32)
+    by_first_point = {tuple(row[1]): person for row, person in zip(target.keypoints, people, strict=True)}
+
+    def lift(keypoints: np.ndarray, up: np.ndarray, bones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen = np.stack([by_first_point[tuple(row[1])] for row in keypoints])
+        return seen - seen[:, :1], seen[:, 0]
+
+    return lift
+
+
+def test_height_of_the_camera_sets_the_scale() -> None:
+    """Poses come out 0.8 of their size; the camera's true height above the floor brings the lengths back."""
+    target = target_2d(seen_walker(), CAMERA, "walker")
+    rotation, translation = looking_down(0.3)
+    camera_m = -(rotation.T @ translation)
+    floor_m = np.median(walk_m(240)[:, [3, 6], 1].min(1)) - ANKLE_SHARE * 1.75
+    lift = lift_of_walker(target, 240)
+    plain = target.calibrated(lift, up=UP)
+    scaled = target.calibrated(lift, up=UP, camera_height_m=float(camera_m[1] - floor_m))
+    np.testing.assert_allclose(scaled.bones_m / plain.bones_m, 1 / 0.8, rtol=0.02)
+    assert "--camera-height" in scaled.scale_from and "%" in scaled.scale_from
+    with pytest.raises(InputError, match="floor"):
+        target.calibrated(lift, up=-UP, camera_height_m=1.5)
+
+
+def test_two_skeletons_in_one_file_are_refused(start: Path) -> None:
+    """The second half has its joints in another order."""
+    lifter = load_lifter(load_bundle(shipped_bundle_path()))
+    keypoints = seen_walker(320)
+    whole = target_2d(keypoints, CAMERA, "walker").calibrated(lift_of(lifter, CAMERA))
+    assert fit_warnings(lifter, whole) == ()
+    mixed = keypoints.xy_px.copy()
+    mixed[160:] = mixed[160:, :, np.random.default_rng(0).permutation(17)]
+    target = target_2d(replace(keypoints, xy_px=mixed), CAMERA, "mixed").calibrated(lift_of(lifter, CAMERA))
+    with pytest.raises(InputError, match="do not form people"):
+        fit_warnings(lifter, target)
+
+
+def test_training_stops_where_it_is_told(source: ViewSampler, target: Target2D) -> None:
+    from poseda_deploy.train.adapt import AdaptConfig, adapt
+
+    done: list[int] = []
+    config = AdaptConfig(steps=480, batch=32, tries=("random", "adversarial"))
+    adapted = adapt(Lifter(LifterConfig(32, 1)), [target], source, config, done.append, lambda: len(done) >= 2)
+    assert done == [16, 32] and [one.lpa for one in adapted.tries] == ["random"]
+    assert all(np.isfinite(v.numpy()).all() for v in adapted.lifter.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -68,18 +68,24 @@ def adapt(
     source: ViewSampler,
     config: AdaptConfig,
     on_steps: Callable[[int], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> Adapted:
-    """Train on all but the held-out frames, judge on those; calls on_steps(steps done over all tries)."""
+    """Train on all but the held-out frames, judge on those; calls on_steps(steps done over all tries).
+
+    Where `stop` says so the try under way is judged as it is, and no other begins.
+    """
     matched = [matched_views(source, target, config.views) for target in targets]
     before = evidence(lifter, targets, matched)
     learnt_from = [target.where(~target.held_out) for target in targets]
     tries = []
     for number, lpa in enumerate(config.tries):
+        if stop():
+            break
         told = partial(_on_steps, on_steps, number * config.steps)
         for seed in (config.seed, config.seed + 1):
             sampler = TargetSampler(source, learnt_from, config.views, adversary(lpa, config, seed))
-            adapted, errors_mm = fit(config, lifter, sampler, told)
-            if not (collapsed := sampler.collapse()):
+            adapted, errors_mm = fit(config, lifter, sampler, told, stop=stop)
+            if not (collapsed := sampler.collapse()) or stop():
                 break
         after = evidence(adapted, targets, matched)
         tries.append(Try(lpa, adapted, after, judge(before, after), errors_mm, collapsed))

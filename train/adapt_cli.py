@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from poseda_deploy.camera_flags import CameraOptions, choose_camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.skeleton import BONE_GROUPS
-from poseda_deploy.terminal import progress_to, run_command, say
+from poseda_deploy.terminal import progress_to, run_command, say, stop_asked
 
 if TYPE_CHECKING:
     from poseda_deploy.model import Lifter
@@ -45,6 +45,8 @@ class AdaptOptions(CameraOptions):
     """Direction that points up in camera axes (x right, y down, z forward), from an IMU: 0 -1 0 is a level camera."""
     person_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
     """Height of the people in metres, which one camera cannot see."""
+    camera_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Or height of the camera above their floor."""
     lpa: Literal["random", "adversarial", "both", "none"] = "random"
     """Local pose augmentation: random turns, a generator that learns them, both and the verdict picks; or calibrate
     only."""
@@ -56,8 +58,22 @@ class AdaptOptions(CameraOptions):
     """Peak of the one-cycle schedule."""
     seed: int = 0
     """Same seed, same result, on one machine."""
+    minutes: float | None = None
+    """Stop training after that long, or at Ctrl-C: the best so far is judged and written."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
+    """Flags by name, without the dashes; those of the command line win."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
+
+    def __post_init__(self) -> None:
+        if self.person_height is not None and self.camera_height is not None:
+            raise InputError("expected at most one of --person-height, --camera-height: each gives the scale")
+        for flag, height_m, lowest, highest in (
+            ("--person-height", self.person_height, 0.5, 2.5),
+            ("--camera-height", self.camera_height, 0.3, 50.0),
+        ):
+            if height_m is not None and not lowest < height_m < highest:
+                raise InputError(f"{flag} is {height_m:g}, expected {lowest:g} to {highest:g}", hint="in metres")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,9 +140,11 @@ def read_targets(options: AdaptOptions) -> "list[Target2D]":
 def calibrated(options: AdaptOptions, target: "Target2D", lifter: "Lifter") -> "Target2D":
     """With what its own 2D says of up and bones, by that lifter; warnings are said."""
     from .lifting import lift_of
+    from .verdict import fit_warnings
 
     up = None if options.up is None else np.array(options.up, np.float32)
-    found = target.calibrated(lift_of(lifter, target.camera), up, options.person_height)
+    found = target.calibrated(lift_of(lifter, target.camera), up, options.person_height, options.camera_height)
+    found = replace(found, warnings=(*found.warnings, *fit_warnings(lifter, found)))
     for warning in set(found.warnings) - set(target.warnings):
         say(f"{PROG}: {target.name}: {warning}")
     return found
@@ -156,8 +174,9 @@ def adapted_to(
 
     source = load_source(options.source or (default_prior_path(),), options.without)
     sampler = sampler_of(source, TrainConfig(source=(), seed=config.seed, device=config.device))
-    with progress_to("adapting", config.steps * len(config.tries), quiet=options.quiet) as advance_to:
-        return adapt(lifter, targets, sampler, config, advance_to)
+    total = config.steps * len(config.tries)
+    with progress_to("adapting", total, quiet=options.quiet) as advance_to, stop_asked(PROG, options.minutes) as stop:
+        return adapt(lifter, targets, sampler, config, advance_to, stop)
 
 
 def told_config(options: AdaptOptions, config: "AdaptConfig", start: Bundle) -> dict[str, Any]:
@@ -170,6 +189,7 @@ def told_config(options: AdaptOptions, config: "AdaptConfig", start: Bundle) -> 
         "source": [path.name for path in options.source] or ["prior"],
         "without": options.without,
         "person_height_m": options.person_height,
+        "camera_height_m": options.camera_height,
     }
 
 

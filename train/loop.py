@@ -18,20 +18,25 @@ DRAW = 16
 
 
 def fit(
-    course: Course, lifter: Lifter, sampler: Sampler, on_steps: Callable[[int], None], keep: Path | None = None
+    course: Course,
+    lifter: Lifter,
+    sampler: Sampler,
+    on_steps: Callable[[int], None],
+    keep: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Lifter, list[float]]:
     """Train a copy of the lifter on endless views; calls on_steps(steps done).
 
     Mean joint distance of the network's own output, one-cycle Adam, bf16 hidden layers; the averaged weights are kept.
     Also returns the error in mm, once every DRAW steps. `keep` is where the state is saved once a minute, and taken up
-    again after a kill.
+    again after a kill. Where `stop` says so the average so far is what comes back.
     """
     state = TrainState(course, lifter, sampler)
     checkpoint = Checkpoint(keep, course) if keep else None
     if checkpoint:
         checkpoint.load(state)
         on_steps(state.step)
-    while state.step < course.steps:
+    while state.step < course.steps and not stop():
         drawn = sampler.draw(DRAW * course.batch)
         for part in range(min(DRAW, course.steps - state.step)):
             loss = joint_error(state.lifter, drawn.rows(part, course.batch))

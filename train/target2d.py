@@ -9,7 +9,7 @@ from poseda_deploy.calibrate import UP_ERROR_RAD, USEFUL_JOINTS, Lift, angle_rad
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.skeleton import BONE_GROUPS
+from poseda_deploy.skeleton import BONE_GROUPS, H36M17
 
 FEWEST = 60
 """Usable people, each in one frame."""
@@ -19,8 +19,10 @@ STILL = 0.002
 """Share of the person's size that joints must move by, at the least, somewhere in the file."""
 OUTSIDE = 0.1
 """Share of the image by which a detector may extrapolate past its edge."""
+ANKLE_SHARE = 0.039
+"""Height of the ankles above the soles, of a person's height (Winter)."""
 CHAIN_SHARE = 0.885
-"""Ankle to ears of a person's height: ankles are 0.039 above the soles (Winter), ears 0.075 below the crown."""
+"""Ankle to ears of a person's height: ears are 0.075 below the crown."""
 NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
 """A detector's errors last: MediaPipe's jitter is 0.17 % of the size at 60 fps, its error 0.8 %. Exact 2D of people who
 move has 0.05 %."""
@@ -90,11 +92,16 @@ class Target2D:
         return float(np.degrees(UP_ERROR_RAD[0] * sure + UP_ERROR_RAD[1] * (1 - sure)))
 
     def calibrated(
-        self, lift: Lift, up: Float[np.ndarray, "3"] | None = None, height_m: float | None = None
+        self,
+        lift: Lift,
+        up: Float[np.ndarray, "3"] | None = None,
+        height_m: float | None = None,
+        camera_height_m: float | None = None,
     ) -> "Target2D":
         """With up and each person's bone lengths read off the lifter's own poses; a given up is kept.
 
-        A given height scales the lengths of each person: their proportions are seen, their scale is not.
+        Proportions are seen, scale is not: a given height of the people, or of the camera above their floor, scales
+        the lengths.
         """
         known_up = None if up is None else unit(up)
         everyone = calibrate(lift, self.keypoints, known_up)
@@ -103,18 +110,41 @@ class Target2D:
         found = replace(self, up=everyone.up, bones_m=bones_m)
         if up is None:
             found = replace(found, warnings=tilt_warnings(lift, found))
-        if height_m is None:
-            return found
-        if not 0.5 < height_m < 2.5:
-            raise InputError(f"--person-height is {height_m:g}, expected 0.5 to 2.5", hint="in metres")
-        scaled = bones_m * (height_m / statures_m(bones_m))[:, None]
-        return replace(found, bones_m=scaled.astype(np.float32), scale_from=f"--person-height {height_m:g} m")
+        if camera_height_m is not None:
+            below_m, away_m = feet_m(lift, found)
+            error = np.radians(found.up_error_deg) * np.median(away_m / below_m)
+            return found.scaled(camera_height_m / below_m, f"--camera-height {camera_height_m:g} m, +- {error:.0%}")
+        if height_m is not None:
+            return found.scaled(height_m / statures_m(bones_m), f"--person-height {height_m:g} m")
+        return found
+
+    def scaled(self, share: Float[np.ndarray, " p"], scale_from: str) -> "Target2D":
+        """With the lengths of each person times a share of theirs."""
+        return replace(self, bones_m=(self.bones_m * share[:, None]).astype(np.float32), scale_from=scale_from)
 
 
 def statures_m(bones_m: Float[np.ndarray, "p 9"]) -> Float[np.ndarray, " p"]:
     """Height of people with these bone lengths, from soles to crown."""
     chain = [BONE_GROUPS.index(name) for name in ("shin", "thigh", "pelvis_spine", "spine_thorax", "thorax_head")]
     return bones_m[:, chain].sum(1) / CHAIN_SHARE
+
+
+def feet_m(lift: Lift, target: Target2D) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """How far below the camera the soles of each person are, and how far away their lower ankle, medians over time."""
+    up = np.repeat(target.up[None], len(target.keypoints), 0)
+    pose_m, root_m = lift(target.keypoints, up, target.bones_m[target.person])
+    ankles_m = (pose_m + root_m[:, None])[:, [H36M17.index(f"{side}_ankle") for side in ("left", "right")]]
+    lower_m = -(ankles_m @ unit(target.up)).min(1)
+    away_m = np.linalg.norm(ankles_m, axis=-1).mean(1)
+    people = range(len(target.bones_m))
+    below_m, distance_m = (np.array([np.median(v[target.person == p]) for p in people]) for v in (lower_m, away_m))
+    soles_m = below_m + ANKLE_SHARE * statures_m(target.bones_m)
+    if (soles_m < 0.3).any():
+        raise InputError(
+            f"--camera-height: the floor seems to be {soles_m.min():.1f} m below the camera, which must be above it",
+            hint="--person-height gives the scale instead",
+        )
+    return soles_m, distance_m
 
 
 def jitter(target: Target2D) -> float:
@@ -141,7 +171,10 @@ def tilt_warnings(lift: Lift, target: Target2D) -> tuple[str, ...]:
     if off_deg.max() <= max(MOVED_DEG, 3 * target.up_error_deg):
         return weak_tilt(target)
     where = f"quarter {int(off_deg.argmax()) + 1} of the file"
-    return (f"the camera may have moved: up is {off_deg.max():.0f} degrees off in {where}", *weak_tilt(target))
+    return (
+        f"the camera may have moved or the picture been flipped: up is {off_deg.max():.0f} degrees off in {where}",
+        *weak_tilt(target),
+    )
 
 
 def weak_tilt(target: Target2D) -> tuple[str, ...]:

@@ -11,10 +11,12 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from poseda_deploy.errors import InputError
 from poseda_deploy.model import Lifter
 from poseda_deploy.rays import see
 
@@ -25,6 +27,8 @@ from .views import Views, ViewSampler
 
 CLEAR = 0.04
 """Least relative change that counts: lifters 1 mm worse than before have been seen 0.02 better on both signs."""
+MISFIT = 0.03
+"""Of a person's size: MediaPipe's people are up to 0.016 off, half a file in COCO's order under another name 0.045."""
 FRAMES, NEAREST, POOL = 300, 3, 30_000
 """Held-out frames, source people for each, and how many they are picked from."""
 
@@ -76,7 +80,7 @@ def evidence(lifter: Lifter, targets: Sequence[Target2D], matched: Sequence[View
     """Both signs, mean over the cameras."""
     lifter = lifter.eval()
     matched_mm = [float(lifted_error_m(lifter, views).mean()) * 1000 for views in matched]
-    residual = [float(residuals(lifter, target).mean()) for target in targets]
+    residual = [float(residuals(lifter, target.where(target.held_out)).mean()) for target in targets]
     return Evidence(sum(matched_mm) / len(matched_mm), sum(residual) / len(residual))
 
 
@@ -86,13 +90,29 @@ def lifted_error_m(lifter: Lifter, views: Views) -> Float[Tensor, " n"]:
     return (pose - views.pose)[:, 1:].norm(dim=-1).mean(1)
 
 
+@torch.no_grad()
+def fit_warnings(lifter: Lifter, target: Target2D) -> tuple[str, ...]:
+    """Whether the people look like people in that joint order; InputError where only a part of them does."""
+    fit = residuals(lifter, target).numpy()
+    parts = [part for person in np.unique(target.person) for part in np.array_split(fit[target.person == person], 4)]
+    medians = np.array([np.median(part) for part in parts if len(part)])
+    if medians.max() > MISFIT and medians.max() > 3 * medians.min():
+        raise InputError(
+            f"{target.name}: the joints of {np.mean(medians > MISFIT):.0%} of the file do not form people: their poses"
+            f" miss the 2D by {medians.max():.1%} of its size, elsewhere by {medians.min():.1%}",
+            hint="two skeletons mixed? every row must have the joint order that `skeleton` names",
+        )
+    if np.median(fit) > MISFIT:
+        return (f"the poses miss their 2D by {np.median(fit):.1%} of its size: is `skeleton` the file's joint order?",)
+    return ()
+
+
 def residuals(lifter: Lifter, target: Target2D) -> Float[Tensor, " n"]:
-    """Mean distance of the unrefined joints from their rays over the held-out frames, as a share of the size."""
-    held = target.where(target.held_out)
-    keypoints = torch.from_numpy(held.keypoints)
+    """Mean distance of the unrefined joints from their rays, as a share of the person's size."""
+    keypoints = torch.from_numpy(target.keypoints)
     camera = torch.from_numpy(target.camera.vector).expand(len(keypoints), 4)
     up = torch.from_numpy(target.up).expand(len(keypoints), 3)
-    bones = torch.from_numpy(target.bones_m[held.person])
+    bones = torch.from_numpy(target.bones_m[target.person])
     pose, root = unrefined(lifter)(keypoints, camera, up, bones)
     view = see(keypoints, camera)
     placed = pose + root[:, None]
