@@ -31,18 +31,18 @@ def cosines(bone: Float[Tensor, "*n 15 3"]) -> Float[Tensor, "*n 15 15"]:
 
 
 class PoseJudge(nn.Module):
-    """Scores each part of a body by the angles between its bones; 1,076,205 parameters where one pose is shown."""
+    """Scores each part of a body by the angles between its bones; 1,076,205 parameters."""
 
     part: Tensor
 
-    def __init__(self, shown: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.judges = nn.ModuleList(PartJudge(shown * len(KEPT_BONES) ** 2) for _ in PARTS)
+        self.judges = nn.ModuleList(PartJudge(len(KEPT_BONES) ** 2) for _ in PARTS)
         members = torch.stack([ending_in(*part) for part in PARTS]).float()
         self.register_buffer("part", members[:, :, None] * members[:, None], persistent=False)
 
-    def forward(self, bone: Float[Tensor, "n shown 15 3"]) -> Float[Tensor, "n 5"]:
-        """Unit bone vectors of the pose to judge and of what it is to be compared with; about 1 real, 0 made."""
+    def forward(self, bone: Float[Tensor, "n 15 3"]) -> Float[Tensor, "n 5"]:
+        """Unit bone vectors; about 1 real, 0 made."""
         angles = cosines(bone)
         shown = [(angles * part).flatten(1) for part in self.part]
         return torch.cat([in_half(judge, x) for judge, x in zip(self.judges, shown, strict=True)], 1)

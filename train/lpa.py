@@ -6,10 +6,9 @@ PoseAug (Gong, Zhang, Feng, CVPR 2021). Poses everywhere: relative to the pelvis
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from poseda_deploy.errors import InputError
@@ -36,8 +35,6 @@ DRAWS = 8
 class LpaConfig:
     """How much is changed, and how the two sides are weighed."""
 
-    anchor: Literal["source", "paired"] = "source"
-    """What a made pose must be like: any source pose, or a neighbour of the very pose that it was made from."""
     learning_rate: float = 3e-4
     """Adam's, of both sides. PoseAug's 1e-4 is for 50 epochs; here some hundred updates must do."""
     image_weight: float = 1.0
@@ -98,7 +95,7 @@ class AdversarialLpa:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator = PoseGenerator(config.rotation_rad).to(device)
-            self.pose_judge = PoseJudge(shown=1 if config.anchor == "source" else 2).to(device)
+            self.pose_judge = PoseJudge().to(device)
             self.image_judge = ImageJudge().to(device)
         self.networks = nn.ModuleList([self.generator, self.pose_judge, self.image_judge])
         self.adam = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
@@ -134,11 +131,10 @@ class AdversarialLpa:
         self.generator.train()
         made = self.made_of(pose)
         made_ray = place(made.pose)
-        real_bone, made_bone = exhibits(config.anchor, self.generator.bones(pose), made.bone)
         real_figure, made_figure = figure(target.ray, target.seen), figure(made_ray, target.seen)
 
         image = not_passing(self.image_judge, made_figure)
-        posture = not_passing(self.pose_judge, made_bone)
+        posture = not_passing(self.pose_judge, made.bone)
         bounds = outside(made.turn.mean(1), *config.turn) + outside(made.stretch, 0.0, config.stretch)
         hardness = pose.new_zeros(())
         if lifter_error_m:
@@ -147,7 +143,7 @@ class AdversarialLpa:
         wanted = config.image_weight * image + config.pose_weight * posture
         self._step(self.generator, wanted + config.range_weight * bounds + config.hardness_weight * hardness)
 
-        pose_judge = self._judge(self.pose_judge, self.pose_pool, real_bone, made_bone)
+        pose_judge = self._judge(self.pose_judge, self.pose_pool, self.generator.bones(pose), made.bone)
         image_judge = self._judge(self.image_judge, self.image_pool, real_figure, made_figure)
         scalars = (image, posture, bounds, hardness, image_judge, pose_judge, made.turn.mean())
         losses = LpaLosses(*(float(scalar.detach()) for scalar in scalars))
@@ -189,21 +185,6 @@ class AdversarialLpa:
         if not among_draws >= DEAF:
             return f"noise changes nothing ({among_draws:.3f} of the source's variety, expected {DEAF:g} and more)"
         return None
-
-
-def exhibits(
-    anchor: str, bone: Float[Tensor, "n 15 3"], made: Float[Tensor, "n 15 3"]
-) -> tuple[Float[Tensor, "n shown 15 3"], Float[Tensor, "n shown 15 3"]]:
-    """What the 3D judge is shown of real and of made poses: all that the two anchors differ in."""
-    if anchor == "source":
-        return bone[:, None], made[:, None]
-    return torch.stack([bone[nearest_other(bone)], bone], 1), torch.stack([made, bone], 1)
-
-
-def nearest_other(bone: Float[Tensor, "n 15 3"]) -> Int[Tensor, " n"]:
-    """For each pose the other one with the most alike angles between bones, whatever way both face."""
-    angles = cosines(bone).flatten(1)
-    return torch.cdist(angles, angles).fill_diagonal_(torch.inf).argmin(1)
 
 
 def variety(bone: Float[Tensor, "k *n 15 3"]) -> float:
