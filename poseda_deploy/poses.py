@@ -22,7 +22,11 @@ class Poses3D:
     root_m: Float[np.ndarray, "m 3"]
     """Pelvis in camera axes."""
     score: Float[np.ndarray, "m 17"]
-    """Of the 2D joint under each 3D joint; 0 = the lifter put it in."""
+    """Of the 2D joint under each 3D joint; 0 = the lifter put it in.
+
+    All 17 are 0 in a row that fills a short gap of the person's track: nobody was seen, the pose lies between those
+    before and after it.
+    """
 
     def __len__(self) -> int:
         return len(self.frame)

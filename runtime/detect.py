@@ -14,11 +14,12 @@ from jaxtyping import Float
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import require_file
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
+from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton, to_h36m17
 from poseda_deploy.terminal import progress, say
 
 from .pose_task import PoseModel, pose_task
 from .timing import StageClock
+from .track import identities, steady_slots
 from .video import Frame, VideoReader, read_ahead
 
 
@@ -30,7 +31,7 @@ class Detector(Protocol):
     persons: int
 
     def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
-        """(xy_px, score) of each person slot; score 0 where nobody or nothing is seen."""
+        """(xy_px, score) of the people in any order, `persons` rows; score 0 where nobody or nothing is seen."""
         ...
 
 
@@ -46,7 +47,6 @@ class MediaPipeDetector:
         self._landmarker = _create_landmarker(_model_file(model, quiet=quiet), persons)
         self._last_ms = -1
         self._met = False
-        self._slots: Float[np.ndarray, "p j 3"] = np.zeros((persons, len(MEDIAPIPE33.joints), 3), np.float32)
 
     def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
         """(xy_px, score); score is MediaPipe's visibility, 0 outside the image, where landmarks are guesses."""
@@ -58,9 +58,10 @@ class MediaPipeDetector:
         with nullcontext() if self._met else _stderr_to_null():
             found = self._landmarker.detect_for_video(image, self._last_ms).pose_landmarks
         self._met = self._met or bool(found)
-        people = [np.array([(p.x, p.y, p.visibility) for p in person], np.float32) for person in found]
-        self._slots = into_slots(people, self._slots)
-        normalised, score = self._slots[..., :2], self._slots[..., 2].clip(0, 1)
+        people = np.zeros((self.persons, len(MEDIAPIPE33.joints), 3), np.float32)
+        for row, person in zip(people, found, strict=False):
+            row[:] = [(p.x, p.y, p.visibility) for p in person]
+        normalised, score = people[..., :2], people[..., 2].clip(0, 1)
         inside = ((normalised >= 0) & (normalised <= 1)).all(-1)
         height, width = frame.bgr.shape[:2]
         return normalised * np.array([width, height], np.float32), np.where(inside, score, 0).astype(np.float32)
@@ -74,28 +75,6 @@ class MediaPipeDetector:
         self._landmarker.close()
 
 
-def into_slots(
-    people: list[Float[np.ndarray, "j 3"]], previous: Float[np.ndarray, "p j 3"]
-) -> Float[np.ndarray, "p j 3"]:
-    """Each person into the slot whose last occupant was nearest; an empty slot has scores of 0.
-
-    Greedy from the nearest pair on; enough to keep slots apart, not yet a tracker.
-    """
-    slots = previous * np.array([1, 1, 0], np.float32)
-    centres = previous[..., :2].mean(1)
-    pairs = [
-        (float(np.hypot(*(p[:, :2].mean(0) - c))), i, s) for i, p in enumerate(people) for s, c in enumerate(centres)
-    ]
-    taken_people: set[int] = set()
-    taken_slots: set[int] = set()
-    for _, i, s in sorted(pairs):
-        if i not in taken_people and s not in taken_slots:
-            slots[s] = people[i]
-            taken_people.add(i)
-            taken_slots.add(s)
-    return slots
-
-
 def detect_file(path: Path, model: str, persons: int, clock: StageClock, *, quiet: bool) -> tuple[Keypoints2D, int]:
     """MediaPipe over a whole video file; also how many frames the file promises but does not hold, which is said."""
     with VideoReader(path) as reader, MediaPipeDetector(model, persons, quiet=quiet) as detector:
@@ -106,7 +85,10 @@ def detect_file(path: Path, model: str, persons: int, clock: StageClock, *, quie
 
 
 def detect_video(reader: VideoReader, detector: Detector, clock: StageClock, *, quiet: bool) -> Keypoints2D:
-    """Run the detector over a video, in order, every frame, decoding ahead on a second thread."""
+    """Run the detector over a video, in order, every frame, decoding ahead on a second thread.
+
+    Somebody who is tracked stays in one slot, so that what reads the file slot by slot reads one person.
+    """
     xy_px, score, time_s = [], [], []
     with progress("detecting", reader.frame_count_hint or None, quiet=quiet) as advance:
         for frame in read_ahead(_timed(reader, clock)):
@@ -116,7 +98,11 @@ def detect_video(reader: VideoReader, detector: Detector, clock: StageClock, *, 
             score.append(person_score)
             time_s.append(frame.time_s)
             advance(1)
-    return Keypoints2D(np.stack(xy_px), np.stack(score), reader.size_wh, detector.skeleton, np.array(time_s))
+    times_s, all_px, all_score = np.array(time_s), np.stack(xy_px), np.stack(score)
+    order = steady_slots(identities(times_s, *to_h36m17(all_px, all_score, detector.skeleton)))
+    all_px = np.take_along_axis(all_px, order[..., None, None], 1)
+    all_score = np.take_along_axis(all_score, order[..., None], 1)
+    return Keypoints2D(all_px, all_score, reader.size_wh, detector.skeleton, times_s)
 
 
 def _timed(reader: VideoReader, clock: StageClock) -> Iterator[Frame]:

@@ -1,25 +1,30 @@
-"""Keypoints of one camera in, metric people out: calibrate what is unknown, then lift every frame."""
+"""A whole clip of one camera in, metric people out: track, calibrate what is unknown, lift, smooth without lag."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.bundle import Manifest
-from poseda_deploy.calibrate import MIN_JOINTS, Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.poses import Poses3D
-from poseda_deploy.skeleton import BONE_GROUPS
+from poseda_deploy.poses import PosedFrame, Poses3D
+from poseda_deploy.skeleton import BONE_GROUPS, to_h36m17
 
+from .smooth import fillable, smoothed
 from .timing import StageClock
+from .track import identities
+
+BATCH = 256
+"""Rows in one call of the lifter: 10 ms, 40 us each; one row alone takes 440."""
 
 
 @dataclass(frozen=True)
 class SceneCalibration:
-    """Up of the camera and bone lengths of each person slot, and where they came from."""
+    """Up of the camera and bone lengths of each person, and where they came from."""
 
     up: Float[np.ndarray, "3"]
     """As long as it is sure, 0 = unknown."""
@@ -40,23 +45,6 @@ class SceneCalibration:
         }
 
 
-def calibrate_scene(lift: Lift, keypoints: Float[np.ndarray, "t p 17 3"], manifest: Manifest) -> SceneCalibration:
-    """What the bundle knows is taken; the rest is estimated from these detections, bones for each person apart."""
-    slots = keypoints.shape[1]
-    known_up, known_bones = manifest.known_up, manifest.known_bones_m
-    everyone = calibrate(lift, keypoints.reshape(-1, 17, 3), known_up, known_bones)
-    own = (
-        [calibrate(lift, keypoints[:, p], everyone.up, known_bones) for p in range(slots)] if slots > 1 else [everyone]
-    )
-    estimated = f"estimated from {everyone.frames} frames of this run"
-    return SceneCalibration(
-        everyone.up,
-        np.stack([person.bones_m for person in own]),
-        "bundle" if known_up is not None else f"{estimated}, scatter {everyone.up_spread_deg:.1f} degrees",
-        "bundle" if known_bones is not None else estimated,
-    )
-
-
 def lift_keypoints(
     backend: Backend,
     keypoints: Keypoints2D,
@@ -64,30 +52,99 @@ def lift_keypoints(
     manifest: Manifest,
     clock: StageClock,
     on_frame: Callable[[int], None],
+    *,
+    bones: bool = True,
+    smooth: bool = True,
 ) -> tuple[Poses3D, SceneCalibration]:
-    """Every frame in order; a person with fewer than MIN_JOINTS joints has no row in that frame."""
-    inputs = keypoints.model_input(camera)
+    """Everybody who was tracked, with identities in `person`; `on_frame` is told how many frames are done, batch by batch.
+
+    `bones=False` lifts with unknown bone lengths; `smooth=False` leaves each frame as it was lifted, and gaps open.
+    """
+    with clock.stage("track"):
+        identity, _ = _tracked(keypoints)
+    frame, slot = np.nonzero(identity >= 0)
+    order = np.lexsort((identity[frame, slot], frame))
+    frame, slot = frame[order], slot[order]
+    person, inputs = identity[frame, slot], keypoints.model_input(camera)[frame, slot]
     lift = with_camera(backend, camera)
     with clock.stage("calibrate"):
-        scene = calibrate_scene(lift, inputs, manifest)
-    present = (inputs[..., 2] > 0).sum(-1) >= MIN_JOINTS
-    pose_m, root_m = [], []
-    for frame_input, here in zip(inputs, present, strict=True):
-        on_frame(1)
-        if here.any():
-            with clock.stage("lift"):
-                pose, root = lift(frame_input[here], tiled(scene.up, frame_input[here]), scene.bones_m[here])
-            pose_m.append(pose)
-            root_m.append(root)
-    frame, person = np.nonzero(present)
-    return (
-        Poses3D(
-            frame=frame,
-            person=person,
-            time_s=keypoints.time_s[frame],
-            pose_m=np.concatenate(pose_m) if pose_m else np.zeros((0, 17, 3), np.float32),
-            root_m=np.concatenate(root_m) if root_m else np.zeros((0, 3), np.float32),
-            score=inputs[frame, person, :, 2],
-        ),
-        scene,
+        scene = calibrate_scene(lift, inputs, person, manifest, bones=bones)
+    up, bones_m = tiled(scene.up, inputs), scene.bones_m[person]
+    pose_m, root_m = np.zeros((len(inputs), 17, 3), np.float32), np.zeros((len(inputs), 3), np.float32)
+    for part in (slice(start, start + BATCH) for start in range(0, len(inputs), BATCH)):
+        with clock.stage("lift"):
+            pose_m[part], root_m[part] = lift(inputs[part], up[part], bones_m[part])
+        on_frame(len(np.unique(frame[part])))
+    poses = Poses3D(frame, person, keypoints.time_s[frame], pose_m, root_m, inputs[..., 2])
+    if not smooth or not len(poses):
+        return poses, scene
+    with clock.stage("smooth"):
+        return smooth_and_fill(poses, keypoints.time_s), scene
+
+
+def calibrate_scene(
+    lift: Lift,
+    keypoints: Float[np.ndarray, "m 17 3"],
+    person: Int[np.ndarray, " m"],
+    manifest: Manifest,
+    *,
+    bones: bool = True,
+) -> SceneCalibration:
+    """What the bundle knows is taken; the rest is estimated from these detections, bones for each person apart."""
+    known_up = manifest.known_up
+    known_bones = manifest.known_bones_m if bones else np.zeros(9, np.float32)
+    everyone = calibrate(lift, keypoints, known_up, known_bones)
+    count = int(person.max()) + 1 if len(person) else 0
+    own = (
+        [calibrate(lift, keypoints[person == who], everyone.up, known_bones) for who in range(count)]
+        if count > 1
+        else [everyone] * count
     )
+    estimated = f"estimated from {everyone.frames} frames of this run"
+    bones_origin = ("bundle" if known_bones is not None else estimated) if bones else "switched off"
+    return SceneCalibration(
+        everyone.up,
+        np.stack([calibration.bones_m for calibration in own]) if own else np.zeros((0, 9), np.float32),
+        "bundle" if known_up is not None else f"{estimated}, scatter {everyone.up_spread_deg:.1f} degrees",
+        bones_origin,
+    )
+
+
+def smooth_and_fill(poses: Poses3D, time_s: Float[np.ndarray, " t"]) -> Poses3D:
+    """Each identity smoothed on its own, its short gaps filled with rows of score 0; `time_s` of every frame."""
+    parts = [_one_smoothed(poses, poses.person == who, time_s) for who in np.unique(poses.person)]
+    frame, person = np.concatenate([p.frame for p in parts]), np.concatenate([p.person for p in parts])
+    order = np.lexsort((person, frame))
+    return Poses3D(
+        frame[order],
+        person[order],
+        time_s[frame[order]],
+        *(np.concatenate([getattr(p, name) for p in parts])[order] for name in ("pose_m", "root_m", "score")),
+    )
+
+
+def _one_smoothed(poses: Poses3D, mine: Bool[np.ndarray, " m"], time_s: Float[np.ndarray, " t"]) -> Poses3D:
+    seen_s = poses.time_s[mine]
+    frame = np.flatnonzero(fillable(seen_s, time_s))
+    pose_m, root_m = smoothed(seen_s, poses.pose_m[mine], poses.root_m[mine], time_s[frame])
+    score = np.zeros((len(frame), 17), np.float32)
+    score[np.isin(frame, poses.frame[mine])] = poses.score[mine]
+    return Poses3D(frame, np.full(len(frame), poses.person[mine][0]), time_s[frame], pose_m, root_m, score)
+
+
+def posed_frames(keypoints: Keypoints2D, poses: Poses3D) -> Iterator[PosedFrame]:
+    """One for every frame of the clip, also where nobody is, from the poses that `lift_keypoints` made of it."""
+    identity, xy_px = _tracked(keypoints)
+    slot = (identity[poses.frame] == poses.person[:, None]).argmax(1)
+    seen_px = xy_px[poses.frame, slot]
+    first_row = np.searchsorted(poses.frame, np.arange(len(keypoints) + 1))
+    for index, time_s in enumerate(keypoints.time_s):
+        part = slice(int(first_row[index]), int(first_row[index + 1]))
+        parts = (rows[part] for rows in (poses.person, poses.pose_m, poses.root_m, poses.score, seen_px))
+        yield PosedFrame(index, float(time_s), *parts)
+
+
+def _tracked(keypoints: Keypoints2D) -> tuple[Int[np.ndarray, "t p"], Float[np.ndarray, "t p 17 2"]]:
+    """Who is in which slot when, and where in the picture; the same clip gives the same identities again."""
+    xy_px, score = to_h36m17(np.nan_to_num(keypoints.xy_px), keypoints.score, keypoints.skeleton)
+    return identities(keypoints.time_s, xy_px, score), xy_px

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
-from poseda_deploy.skeleton import to_h36m17
 
 from .draw import DrawnPerson, OverlayPainter
+from .lift import posed_frames
 from .timing import StageClock
 from .video import VideoReader, VideoWriter, read_ahead
 
@@ -24,19 +24,18 @@ def write_overlay(
     clock: StageClock,
     on_frame: Callable[[int], None],
 ) -> None:
-    """Paint poses and keypoints over the video; row i of keypoints is frame i of the video."""
-    xy_px, score = to_h36m17(keypoints.xy_px, keypoints.score, keypoints.skeleton)
-    first_row = np.searchsorted(poses.frame, np.arange(len(keypoints) + 1))
+    """Paint poses and keypoints over the video; frame i of the keypoints is frame i of the video."""
+    people = list(posed_frames(keypoints, poses))
     painter = OverlayPainter(keypoints.size_wh, up)
     with VideoReader(video) as reader, VideoWriter(path, painter.canvas_size_wh, reader.fps) as writer:
         for frame in read_ahead(reader):
             if frame.index >= len(keypoints):
                 break
-            rows = range(first_row[frame.index], first_row[frame.index + 1])
-            people = [
-                DrawnPerson(p, xy_px[frame.index, p], score[frame.index, p], poses.pose_m[row], poses.root_m[row])
-                for row, p in ((row, int(poses.person[row])) for row in rows)
+            here = people[frame.index]
+            drawn = [
+                DrawnPerson(int(who), *row)
+                for who, *row in zip(here.person, here.xy_px, here.score, here.pose_m, here.root_m, strict=True)
             ]
             with clock.stage("draw"):
-                writer.write(painter.paint(frame.bgr, people, frame.time_s))
+                writer.write(painter.paint(frame.bgr, drawn, frame.time_s))
             on_frame(1)

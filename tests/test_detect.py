@@ -1,6 +1,7 @@
 """poseda-detect: the real detector on the real demo video, and the JSON of other detectors."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.poses import load_poses
 from poseda_deploy.runtime.assets import fetch_asset
 from poseda_deploy.runtime.cli import main as run_main
-from poseda_deploy.runtime.detect import into_slots
+from poseda_deploy.runtime.detect import detect_video
 from poseda_deploy.runtime.detect_cli import main
-from poseda_deploy.skeleton import COCO17, OPENPOSE25
+from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter
+from poseda_deploy.skeleton import COCO17, MEDIAPIPE33, OPENPOSE25
 
 SIZE = ["--image-size", "1280", "720"]
 
@@ -30,8 +33,6 @@ def demo_video() -> Path:
 @pytest.fixture(scope="module")
 def short_video(demo_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Frames 60 to 100 of the demo, where the walker is in the middle."""
-    from poseda_deploy.runtime.video import VideoReader, VideoWriter
-
     path = tmp_path_factory.mktemp("video") / "walk.mp4"
     with VideoReader(demo_video) as reader, VideoWriter(path, reader.size_wh, reader.fps) as writer:
         for frame in reader:
@@ -162,10 +163,23 @@ def test_a_task_file_that_is_none(short_video: Path, tmp_path: Path, capsys: pyt
     assert "cannot load this pose model" in capsys.readouterr().err
 
 
-def test_people_stay_in_their_slots_when_the_detector_swaps_them() -> None:
-    left, right = np.full((33, 3), 0.2, np.float32), np.full((33, 3), 0.8, np.float32)
-    slots = into_slots([left, right], np.zeros((2, 33, 3), np.float32))
-    again = into_slots([right + 0.01, left + 0.01], slots)
-    assert np.abs(again - slots).max() < 0.02
-    alone = into_slots([right], again)
-    assert alone[0, :, 2].max() == 0 and alone[1, 0, 0] == pytest.approx(0.8), "the other slot is empty, not reused"
+class SwappingDetector:
+    """Two people who stand still, found in another order in every other frame."""
+
+    skeleton, persons = MEDIAPIPE33, 2
+
+    def detect(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(0)
+        body_px = random.uniform(0, 200, (33, 2)).astype(np.float32)
+        people = np.stack([body_px, body_px + 400])[:: 1 if frame.index % 2 else -1]
+        return people, np.ones((2, 33), np.float32)
+
+
+def test_people_stay_in_their_slots_when_the_detector_swaps_them(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", (640, 640), Fraction(30)) as writer:
+        for _ in range(10):
+            writer.write(np.zeros((640, 640, 3), np.uint8))
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        keypoints = detect_video(reader, SwappingDetector(), StageClock(), quiet=True)
+    first_px = keypoints.xy_px[:, 0, 0, 0]
+    assert len(set(first_px.tolist())) == 1 and abs(first_px[0] - keypoints.xy_px[0, 1, 0, 0]) == pytest.approx(400)

@@ -28,6 +28,8 @@ NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
 move has 0.05 %."""
 SLOWEST_FPS, UNKNOWN_NOISE = 20.0, 0.005
 """Below this rate people's own movement looks like jitter."""
+SCALE_ERROR = 0.07
+"""Of adults' heights, relative standard deviation, men and women together, and of the estimate."""
 MOVED_DEG, WEAK_DEG, MOVED_ROWS = 10.0, 10.0, 600
 
 
@@ -46,7 +48,7 @@ class Target2D:
     """Camera axes, as long as it is sure; zeros before calibration."""
     bones_m: Float[np.ndarray, "p 9"]
     """Of each person, order of BONE_GROUPS; zeros before calibration."""
-    scale_from: str = "the population that the lifter knows: one camera cannot see it, +- 7 %"
+    scale_from: str = f"the population that the lifter knows: one camera cannot see it, +- {SCALE_ERROR:.0%}"
     warnings: tuple[str, ...] = ()
     """What the user should know."""
 
@@ -112,7 +114,10 @@ class Target2D:
             found = replace(found, warnings=tilt_warnings(lift, found))
         if camera_height_m is not None:
             below_m, away_m = feet_m(lift, found)
-            error = np.radians(found.up_error_deg) * np.median(away_m / below_m)
+            error = float(np.radians(found.up_error_deg) * np.median(away_m / below_m))
+            if up is None and error > SCALE_ERROR:
+                said = f"--camera-height gives the scale to {error:.0%} only: the tilt is an estimate; --up knows it"
+                found = replace(found, warnings=(*found.warnings, said))
             return found.scaled(camera_height_m / below_m, f"--camera-height {camera_height_m:g} m, +- {error:.0%}")
         if height_m is not None:
             return found.scaled(height_m / statures_m(bones_m), f"--person-height {height_m:g} m")
