@@ -77,17 +77,16 @@ class Conditioned(PoseNetwork):
         """Turned rays at unit scale, scores, scale, anchor ray, turned up, bone lengths, flags."""
         xy = view.turned[..., :2] / view.turned[..., 2:].clamp(min=0.1)
         weight = picked(view.weight, READ_JOINTS)
-        seen = (weight > 0).to(xy.dtype)
+        seen = picked(view.seen, READ_JOINTS)
         xy = picked(xy, READ_JOINTS) * seen[..., None]
         scale = (xy.norm(dim=(1, 2)) / seen.sum(1).clamp(min=1).sqrt()).clamp(min=1e-4)
-        anchor = view.turn[:, 2, :2] / view.turn[:, 2, 2:]
         know_up = up.norm(dim=1, keepdim=True).clamp(max=1)
         know_bones = (bones > 0).to(xy.dtype)
         return torch.cat(
             [
                 torch.cat([xy / scale[:, None, None], weight[..., None]], -1).flatten(1),
                 4 * scale[:, None],
-                anchor,
+                view.anchor,
                 (view.turn @ up[..., None])[..., 0],
                 know_up,
                 5 * (bones / self.typical_m - 1) * know_bones,

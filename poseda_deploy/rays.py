@@ -32,10 +32,12 @@ class View:
     """1 where a joint is given, 0 = missing; of spine and neck too."""
     weight: Float[Tensor, "n 17"]
     """Trust in each joint, 0.5 to 1; 0 = missing, or spine or neck."""
+    anchor: Float[Tensor, "n 2"]
+    """x/z, y/z of the pelvis, or of the middle of what is seen where the pelvis is not."""
     turned: Float[Tensor, "n 17 3"]
     """The same rays in turned axes."""
     turn: Float[Tensor, "n 3 3"]
-    """turned = turn @ camera axes, so that the anchor (pelvis, if seen) lies on the optical axis."""
+    """turned = turn @ camera axes, so that the anchor lies on the optical axis."""
 
 
 def see(keypoints: Float[Tensor, "n 17 3"], camera: Float[Tensor, "n 4"]) -> View:
@@ -53,7 +55,7 @@ def see(keypoints: Float[Tensor, "n 17 3"], camera: Float[Tensor, "n 4"]) -> Vie
     middle = (xy * trusted[..., None]).sum(1) / trusted.sum(1, keepdim=True).clamp(min=1)
     anchor = torch.where(seen[:, :1] > 0, xy[:, 0], middle)
     turn = turn_onto_axis(anchor)
-    return View(ray, seen, weight, ray @ turn.mT, turn)
+    return View(ray, seen, weight, anchor, ray @ turn.mT, turn)
 
 
 def read(keypoints: Float[Tensor, "n 17 3"]) -> Float[Tensor, "n 17 3"]:
