@@ -103,7 +103,7 @@ class Camera:
 
     def undistorted(self, xy_px: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
         """Where the pixels would be without lens distortion; same K."""
-        if not self.distortion:
+        if not self.distortion or not xy_px.size:
             return xy_px
         from poseda_deploy.opencv import cv2
 

@@ -56,7 +56,7 @@ def lift_keypoints(
     bones: bool = True,
     smooth: bool = True,
 ) -> tuple[Poses3D, SceneCalibration]:
-    """Everybody who was tracked, with identities in `person`; `on_frame` is told how many frames are done, batch by batch.
+    """Everybody who was tracked, with identities in `person`; `on_frame` is told of the frames done, batch by batch.
 
     `bones=False` lifts with unknown bone lengths; `smooth=False` leaves each frame as it was lifted, and gaps open.
     """
@@ -71,10 +71,13 @@ def lift_keypoints(
         scene = calibrate_scene(lift, inputs, person, manifest, bones=bones)
     up, bones_m = tiled(scene.up, inputs), scene.bones_m[person]
     pose_m, root_m = np.zeros((len(inputs), 17, 3), np.float32), np.zeros((len(inputs), 3), np.float32)
-    for part in (slice(start, start + BATCH) for start in range(0, len(inputs), BATCH)):
+    done = 0
+    for start in range(0, len(inputs), BATCH):
+        part, end = slice(start, start + BATCH), start + BATCH
         with clock.stage("lift"):
             pose_m[part], root_m[part] = lift(inputs[part], up[part], bones_m[part])
-        on_frame(len(np.unique(frame[part])))
+        told, done = done, int(frame[end]) if end < len(inputs) else len(keypoints)
+        on_frame(done - told)
     poses = Poses3D(frame, person, keypoints.time_s[frame], pose_m, root_m, inputs[..., 2])
     if not smooth or not len(poses):
         return poses, scene

@@ -20,7 +20,9 @@ HEAVY = {
     "tritonclient": set(),
     "mediapipe": {"runtime/detect.py", "runtime/pose_task.py"},
     "cv2": {"poseda_deploy/opencv.py"},
-    "scipy": {"train", "runtime/smooth.py", "runtime/track.py"},
+    "viser": {"runtime/web.py"},
+    "trimesh": {"runtime/solids.py"},
+    "scipy": {"train", "runtime/track.py"},
     "h5py": {"train"},
     "safetensors": {"poseda_deploy/model.py", "train", "export"},
 }
@@ -82,7 +84,16 @@ def modules_after(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["runtime.cli", "runtime.detect_cli", "export.cli", "export.bench_cli", "train.cli", "train.eval_cli"]
+    "command",
+    [
+        "runtime.cli",
+        "runtime.detect_cli",
+        "runtime.doctor",
+        "export.cli",
+        "export.bench_cli",
+        "train.cli",
+        "train.eval_cli",
+    ],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:
     loaded = modules_after(f"from poseda_deploy.{command} import main\nassert main(['--help']) == 0")

@@ -224,28 +224,6 @@ def test_bones_without_length_stay_without(walkers: Tensor, target: TargetFrames
     assert forearm.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("times", "hardness"), [(1.5, 0.0), (5.0, 9.0), (0.5, 2.25)])
-def test_hardness_is_the_lifters_error_over_what_it_was(
-    walkers: Tensor, target: TargetFrames, times: float, hardness: float
-) -> None:
-    def error_m(ray: Tensor, pose: Tensor) -> Tensor:
-        return torch.full((N,), 0.05 * (1.0 if torch.equal(pose, walkers) else times)) + 0 * ray.sum((1, 2))
-
-    assert game().update(walkers, placed, target, error_m).hardness == pytest.approx(hardness, rel=1e-4)
-
-
-def test_the_generator_feels_the_lifters_error(walkers: Tensor, target: TargetFrames) -> None:
-    only: dict[str, Any] = {"image_weight": 0.0, "pose_weight": 0.0, "range_weight": 0.0, "hardness_weight": 1.0}
-    lpa = game(learning_rate=1e-3, hardness=(1.5, 0.0), **only)
-    wrist = H36M17.index("left_wrist")
-
-    def error_m(ray: Tensor, pose: Tensor) -> Tensor:
-        return (pose[:, wrist] - walkers[:, wrist]).norm(dim=-1) + 0.1 + 0 * ray.sum((1, 2))
-
-    losses = [lpa.update(walkers, placed, target, error_m).hardness for _ in range(15)]
-    assert losses[-1] < losses[0] / 2
-
-
 def test_a_healthy_game_is_not_called_lost(walkers: Tensor, practised: AdversarialLpa) -> None:
     assert deepcopy(practised).collapse(walkers) is None
 

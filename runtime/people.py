@@ -1,0 +1,125 @@
+"""The live path: what a detector saw in one frame in, the people of that frame out, knowing the past only."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from poseda_deploy.backend import Backend, with_camera
+from poseda_deploy.bundle import Manifest
+from poseda_deploy.calibrate import RunningSample, estimate_bones, estimate_up, lifted_without_bones, tiled
+from poseda_deploy.camera import Camera
+from poseda_deploy.poses import PosedFrame
+from poseda_deploy.skeleton import Skeleton, to_h36m17
+
+from .lift import SceneCalibration
+from .smooth import LiveSmoother
+from .track import MAX_GAP_S, Tracker
+from .video import Frame
+
+
+@dataclass(eq=False)
+class _Person:
+    """What is remembered of one identity."""
+
+    bones_m: Float[np.ndarray, "9"]
+    sample: RunningSample = field(default_factory=RunningSample)
+    smoother: LiveSmoother = field(default_factory=LiveSmoother)
+    last_s: float = 0.0
+
+
+class LivePeople:
+    """Tracks, calibrates as it goes, lifts and smooths; remembers a bounded sample of the keypoints of those in view.
+
+    Up (where the bundle has none) is estimated from everybody, bone lengths from each person alone, first after 8
+    frames and again whenever there are half as many more: at most one estimate a frame, of at most 128 rows (6 ms).
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        camera: Camera,
+        manifest: Manifest,
+        skeleton: Skeleton,
+        persons: int,
+        *,
+        bones: bool = True,
+        smooth: bool = True,
+    ) -> None:
+        self._lift, self._camera, self._skeleton = with_camera(backend, camera), camera, skeleton
+        self._known_up = manifest.known_up
+        self._known_bones_m = manifest.known_bones_m if bones else np.zeros(9, np.float32)
+        self._bones_origin = ("bundle" if manifest.known_bones_m is not None else "") if bones else "switched off"
+        self._smooth = smooth
+        self._tracker = Tracker(persons)
+        self._everyone = RunningSample()
+        self._people: dict[int, _Person] = {}
+        self._spread_deg = 0.0
+        self.up = np.zeros(3, np.float32) if self._known_up is None else self._known_up
+        """Of the camera as far as it is known, as long as it is sure."""
+
+    def step(self, frame: Frame, xy_px: Float[np.ndarray, "p j 2"], score: Float[np.ndarray, "p j"]) -> PosedFrame:
+        """The people of one frame, from the detector's joints in pixels of the picture; frames come in order of time.
+
+        Who is hidden is absent, not held; somebody new appears with the third frame in which he is seen.
+        """
+        xy_px = np.nan_to_num(xy_px)
+        seen_px, seen = to_h36m17(xy_px, score, self._skeleton)
+        identity = self._tracker.step(frame.time_s, seen_px, seen)
+        rows = np.flatnonzero(identity >= 0)
+        rows = rows[np.argsort(identity[rows])]
+        ideal_px, _ = to_h36m17(self._camera.undistorted(xy_px), score, self._skeleton)
+        keypoints = np.concatenate([ideal_px, seen[..., None]], -1)[rows]
+        people = [self._meet(int(who), row, frame.time_s) for who, row in zip(identity[rows], keypoints, strict=True)]
+        self._forget(frame.time_s)
+        self._calibrate()
+        pose_m, root_m = self._posed(people, keypoints, frame.time_s)
+        return PosedFrame(frame.index, frame.time_s, identity[rows], pose_m, root_m, seen[rows], seen_px[rows])
+
+    @property
+    def scene(self) -> SceneCalibration:
+        """What is known by now of the camera and of the people in view."""
+        bones = [person.bones_m for _, person in sorted(self._people.items())]
+        running = f"estimated from {self._everyone.frames} frames of this run"
+        return SceneCalibration(
+            self.up,
+            np.stack(bones) if bones else np.zeros((0, 9), np.float32),
+            "bundle" if self._known_up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
+            self._bones_origin or running,
+        )
+
+    def _meet(self, identity: int, keypoints: Float[np.ndarray, "17 3"], time_s: float) -> _Person:
+        """Who this is, with what was seen of him noted."""
+        if identity not in self._people:
+            bones_m = np.zeros(9, np.float32) if self._known_bones_m is None else self._known_bones_m
+            self._people[identity] = _Person(bones_m)
+        person = self._people[identity]
+        person.last_s = time_s
+        person.sample.add(keypoints)
+        self._everyone.add(keypoints)
+        return person
+
+    def _forget(self, time_s: float) -> None:
+        """Identities that have ended do not come back."""
+        self._people = {who: p for who, p in self._people.items() if time_s - p.last_s <= MAX_GAP_S}
+
+    def _calibrate(self) -> None:
+        """At most one estimate: up before bones, which depend on it."""
+        if self._known_up is None and self._everyone.is_due:
+            self.up, self._spread_deg = estimate_up(lifted_without_bones(self._lift, self._everyone.take(), self.up))
+        elif self._known_bones_m is None:
+            due = next((person for person in self._people.values() if person.sample.is_due), None)
+            if due is not None:
+                due.bones_m = estimate_bones(lifted_without_bones(self._lift, due.sample.take(), self.up))
+
+    def _posed(
+        self, people: list[_Person], keypoints: Float[np.ndarray, "n 17 3"], time_s: float
+    ) -> tuple[Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"]]:
+        if not people:
+            return np.zeros((0, 17, 3), np.float32), np.zeros((0, 3), np.float32)
+        bones_m = np.stack([person.bones_m for person in people])
+        pose_m, root_m = self._lift(keypoints, tiled(self.up, keypoints), bones_m)
+        if self._smooth:
+            steady = [p.smoother(time_s, *row) for p, row in zip(people, zip(pose_m, root_m, strict=True), strict=True)]
+            pose_m, root_m = np.stack([pose for pose, _ in steady]), np.stack([root for _, root in steady])
+        return pose_m, root_m

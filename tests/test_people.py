@@ -1,0 +1,200 @@
+"""The live path and the clip path on walking stick figures, lifted by the shipped bundle."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from poseda_deploy.backend import Backend, open_backend, with_camera
+from poseda_deploy.bundle import Manifest, load_bundle, shipped_bundle_path
+from poseda_deploy.calibrate import RunningSample, calibrate, unit
+from poseda_deploy.camera import Camera
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.poses import PosedFrame, Poses3D
+from poseda_deploy.runtime.lift import lift_keypoints, posed_frames
+from poseda_deploy.runtime.people import LivePeople
+from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.video import Frame
+
+NO_PICTURE = np.zeros((2, 2, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with open_backend(load_bundle(shipped_bundle_path()), "ort-cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return replace(load_bundle(shipped_bundle_path()).manifest, up=None, bones_m=None)
+
+
+@pytest.fixture
+def pair(walker: Keypoints2D) -> Keypoints2D:
+    """The walker and a smaller one beside him, in another order in every other frame; noise of 2 px."""
+    random = np.random.default_rng(0)
+    other = (walker.xy_px - [640, 360]) * 0.9 + [340, 360]
+    xy_px = np.concatenate([walker.xy_px + np.array([200, 0]), other], 1) + random.normal(scale=2, size=(90, 2, 17, 2))
+    xy_px[::2] = xy_px[::2, ::-1]
+    score = np.ones(xy_px.shape[:3], np.float32)
+    return Keypoints2D(xy_px.astype(np.float32), score, walker.size_wh, walker.skeleton, walker.time_s, walker.camera)
+
+
+def streamed(people: LivePeople, keypoints: Keypoints2D) -> list[PosedFrame]:
+    return [
+        people.step(Frame(i, float(t), NO_PICTURE), xy_px, score)
+        for i, (t, xy_px, score) in enumerate(zip(keypoints.time_s, keypoints.xy_px, keypoints.score, strict=True))
+    ]
+
+
+def lifted(
+    backend: Backend, keypoints: Keypoints2D, camera: Camera, manifest: Manifest, **switches: bool
+) -> tuple[Poses3D, StageClock, int]:
+    clock = StageClock()
+    told: list[int] = []
+    poses, _ = lift_keypoints(backend, keypoints, camera, manifest, clock, told.append, **switches)
+    return poses, clock, sum(told)
+
+
+def test_live_people_end_near_the_truth(
+    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera, walker_cam_m: np.ndarray
+) -> None:
+    people = LivePeople(backend, camera, manifest, walker.skeleton, 1)
+    frames = streamed(people, walker)
+    assert [len(f) for f in frames] == [0, 0] + [1] * 88, "born in the third frame"
+    true_m = walker_cam_m - walker_cam_m[:, :1]
+    error_m = [np.linalg.norm(f.pose_m[0] - true_m[f.index], axis=-1).mean() for f in frames[2:]]
+    assert np.mean(error_m[30:]) < 0.08
+    np.testing.assert_allclose(frames[50].xy_px[0], walker.xy_px[50, 0], atol=0.01)
+    whole = calibrate(with_camera(backend, camera), walker.model_input(camera)[:, 0])
+    assert np.degrees(np.arccos(unit(people.up) @ unit(whole.up))) < 4
+    np.testing.assert_allclose(people.scene.bones_m[0], whole.bones_m, atol=0.03)
+    assert "estimated from 88 frames" in people.scene.up_origin
+
+
+def test_switches(backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera) -> None:
+    plain = LivePeople(backend, camera, manifest, walker.skeleton, 1, bones=False, smooth=False)
+    last = streamed(plain, walker)[-1]
+    lift = with_camera(backend, camera)
+    pose_m, root_m = lift(walker.model_input(camera)[-1], plain.up[None], np.zeros((1, 9), np.float32))
+    np.testing.assert_allclose(last.pose_m, pose_m, atol=1e-5)
+    np.testing.assert_allclose(last.root_m, root_m, atol=1e-5)
+    assert not plain.scene.bones_m.any() and plain.scene.bones_origin == "switched off"
+
+
+def test_what_the_bundle_knows_is_taken(
+    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
+) -> None:
+    bones_m = (0.1, 0.4, 0.4, 0.2, 0.25, 0.2, 0.15, 0.3, 0.25)
+    known = replace(manifest, up=(0.0, -1.0, 0.0), bones_m=bones_m)
+    people = LivePeople(backend, camera, known, walker.skeleton, 1)
+    streamed(people, walker)
+    np.testing.assert_allclose(people.up, [0, -1, 0])
+    np.testing.assert_allclose(people.scene.bones_m[0], bones_m)
+    assert people.scene.up_origin == people.scene.bones_origin == "bundle"
+
+
+def test_two_people_apart_and_absent_when_hidden(
+    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
+) -> None:
+    pair.score[40:50] = 0
+    people = LivePeople(backend, camera, manifest, pair.skeleton, 2)
+    frames = streamed(people, pair)
+    assert all(f.person.tolist() == [0, 1] for f in frames[2:40] + frames[50:])
+    assert all(len(f) == 0 and f.pose_m.shape == (0, 17, 3) for f in frames[40:50]), "not held"
+    x_m = np.stack([f.root_m[:, 0] for f in frames[2:40] + frames[50:]])
+    right = int(x_m[0].argmax())
+    assert (x_m[:, right] > x_m[:, 1 - right]).all(), "each keeps his own row"
+    heights = [sum(bones[1:6]) for bones in people.scene.bones_m]
+    assert len(heights) == 2 and min(heights) > 0.5
+
+
+def test_nobody_behind_a_lens_that_distorts(
+    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
+) -> None:
+    wide = replace(camera, distortion=(0.1, 0.0, 0.0, 0.0))
+    people = LivePeople(backend, wide, manifest, walker.skeleton, 1)
+    assert len(people.step(Frame(0, 0.0, NO_PICTURE), walker.xy_px[0] * np.nan, walker.score[0] * 0)) == 0
+    assert len(streamed(people, replace(walker, time_s=walker.time_s + 1))[-1]) == 1
+
+
+def test_memory_and_time_stay_bounded(
+    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
+) -> None:
+    people = LivePeople(backend, camera, manifest, walker.skeleton, 1)
+    slowest_s = []
+    for i in range(450):
+        start = perf_counter()
+        people.step(Frame(i, i / 30, NO_PICTURE), walker.xy_px[i % 90], walker.score[i % 90])
+        slowest_s.append(perf_counter() - start)
+    assert len(people._everyone._rows) <= RunningSample.CAPACITY
+    assert len(people._people) == 1
+    assert np.median(slowest_s) < 0.02, "also on a busy machine"
+    for i in range(450, 490):
+        people.step(Frame(i, i / 30, NO_PICTURE), walker.xy_px[0], walker.score[0] * 0)
+    assert not people._people, "who has left is forgotten"
+
+
+def test_a_running_sample_is_even_and_bounded() -> None:
+    sample, due = RunningSample(), []
+    for i in range(5000):
+        row = np.full((17, 3), i + 1, np.float32)
+        sample.add(row)
+        if sample.is_due:
+            due.append(i + 1)
+            sample.take()
+    kept = sample.take()[:, 0, 0] - 1
+    assert 64 < len(kept) <= 128 and len(set(np.diff(kept).tolist())) == 1 and kept[0] == 0
+    assert due[:3] == [8, 12, 18] and len(due) < 20
+    sample.add(np.zeros((17, 3), np.float32))
+    assert sample.frames == 5000, "a frame without joints says nothing"
+
+
+def test_a_clip_has_rows_by_identity_from_the_first_frame(
+    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poseda_deploy.runtime.lift.BATCH", 50)
+    poses, clock, told = lifted(backend, pair, camera, manifest)
+    assert len(poses) == 180 and told == 90
+    assert (poses.person.reshape(90, 2) == [0, 1]).all()
+    assert {"track", "calibrate", "lift", "smooth"} == set(clock.percentiles_ms())
+    x_m = poses.root_m[:, 0].reshape(90, 2)
+    assert len(set((x_m[:, 0] > x_m[:, 1]).tolist())) == 1
+    raw, _, _ = lifted(backend, pair, camera, manifest, smooth=False)
+    jerk_m = [np.abs(np.diff(p.pose_m.reshape(90, 2, 17, 3), n=2, axis=0)).mean() for p in (poses, raw)]
+    assert jerk_m[0] < 0.5 * jerk_m[1]
+
+
+def test_short_gaps_are_filled_and_marked(
+    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
+) -> None:
+    first = np.where(np.arange(90) % 2 == 0, 1, 0)  # slot of the walker
+    for frame in (*range(30, 34), *range(60, 75)):
+        pair.score[frame, first[frame]] = 0
+    poses, _, _ = lifted(backend, pair, camera, manifest)
+    filled = ~poses.score.any(-1)
+    assert poses.frame[filled].tolist() == [30, 31, 32, 33] and len(set(poses.person[filled].tolist())) == 1
+    who = poses.person[filled][0]
+    assert sorted(set(range(90)) - set(poses.frame[poses.person == who].tolist())) == list(range(60, 75))
+    mine = poses.person == who
+    steps_m = np.linalg.norm(np.diff(poses.root_m[mine][28:36], axis=0), axis=-1)
+    assert steps_m.max() < 0.1, "it goes on where it was"
+    raw, _, _ = lifted(backend, pair, camera, manifest, smooth=False)
+    assert len(raw) == 180 - 19
+
+
+def test_every_frame_of_a_clip_with_its_2d(
+    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
+) -> None:
+    pair.score[10:30] = 0
+    poses, _, _ = lifted(backend, pair, camera, manifest)
+    frames = list(posed_frames(pair, poses))
+    assert [f.index for f in frames] == list(range(90)) and [len(f) for f in frames[8:32]] == [2] * 2 + [0] * 20 + [
+        2
+    ] * 2
+    for f in frames[40:44]:
+        for who, root_m, seen_px in zip(f.person, f.root_m, f.xy_px, strict=True):
+            assert np.linalg.norm(camera.project(root_m[None])[0] - seen_px[0]) < 60, f"person {who} at his own place"
