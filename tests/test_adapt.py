@@ -282,6 +282,13 @@ def test_several_people_and_long_gaps_are_no_trouble() -> None:
     assert 0.15 < found.held_out.mean() < 0.35
 
 
+def test_a_joint_that_no_detector_has_is_no_trouble() -> None:
+    keypoints = seen_walker()
+    score = keypoints.score.copy()
+    score[..., H36M17.index("neck")] = 0
+    assert len(target_2d(replace(keypoints, score=score), CAMERA, "neckless").keypoints) == 240
+
+
 def test_a_camera_that_moved_is_said() -> None:
     """A lift that sees the walker upright, then the picture turned by 40 degrees."""
     target = replace(target_2d(seen_walker(640), CAMERA, "moved"), up=np.array([0, -1, 0], np.float32))

@@ -239,7 +239,8 @@ def check_moving(rows: Float[np.ndarray, "n 17 3"], person: Int[np.ndarray, " n"
         mine = rows[person == who]
         seen = mine[..., 2] > 0
         size_px = np.ptp(mine[0, seen[0], :2], axis=0).max()
-        spread_px = np.nanstd(np.where(seen[..., None], mine[..., :2], np.nan), axis=0)
-        if np.nanmax(spread_px) > STILL * size_px:
+        often = seen.sum(0) > 1
+        spread_px = np.nanstd(np.where(seen[..., None], mine[..., :2], np.nan)[:, often], axis=0)
+        if spread_px.max(initial=0) > STILL * size_px:
             return
     raise InputError("nobody moves: the same frame repeated?", hint="10 seconds or more of varied movement")
