@@ -50,9 +50,10 @@ class Poses3D:
     def save_jsonl(self, path: Path) -> None:
         """Write NAME.poses.jsonl, one row a line, metres to 0.1 mm."""
         with write_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
-            stream.writelines(f"{json.dumps(self._row(i))}\n" for i in range(len(self)))
+            stream.writelines(f"{json.dumps(self.row(i))}\n" for i in range(len(self)))
 
-    def _row(self, i: int) -> dict[str, object]:
+    def row(self, i: int) -> dict[str, object]:
+        """What a JSON line says of it."""
         return {
             "frame": int(self.frame[i]),
             "person": int(self.person[i]),

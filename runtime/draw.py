@@ -159,7 +159,7 @@ class OverlayPainter:
         width_px, height_px = self._picture_wh
         canvas = np.empty((height_px, width_px + height_px, 3), np.uint8)
         picture, panel = canvas[:, :width_px], canvas[:, width_px:]
-        _shrink(bgr, picture)
+        shrink(bgr, picture)
         for person in people:
             draw_flat(picture, person, height_px / self.size_wh[1])
         panel[:] = self._background
@@ -192,9 +192,9 @@ def draw_flat(picture: Image, person: DrawnPerson, scale: float) -> None:
     width_px = float(np.clip(np.ptp(xy_px[seen], axis=0).max() / 85, 1.6, 5.0))
     for colour, border_px in ((HORIZON, 2), (None, 0)):  # first all the outlines, then the colours
         for parent, child in bones:
-            _line(picture, at[parent], at[child], colour or _tint(child, person.hue), width_px + border_px)
+            _line(picture, at[parent], at[child], colour or tint(child, person.hue), width_px + border_px)
         for joint in np.flatnonzero(seen).tolist():
-            _dot(picture, at[joint], colour or _tint(joint, person.hue), width_px * 0.5 + 1.6 + border_px / 2)
+            _dot(picture, at[joint], colour or tint(joint, person.hue), width_px * 0.5 + 1.6 + border_px / 2)
 
 
 def _flat_bones(seen: Array) -> list[tuple[int, int]]:
@@ -233,16 +233,16 @@ class _Solid:
 
 def _solid(view: View, person: DrawnPerson, xyz_m: Float[Array, "17 3"]) -> _Solid:
     xy_px, depth_m = view.project(xyz_m)
-    seen, scale = _seen_or_spanned(person.score), view.focal_px / depth_m
+    seen, scale = seen_or_spanned(person.score), view.focal_px / depth_m
     # darker behind the point of interest, which gives the eye the order in depth
     shade = np.clip(0.12 + 0.3 * (depth_m - view.distance_m), 0, 0.45)
-    colours = [_blend(_tint(joint, person.hue), BACKGROUND, shade[joint]) for joint in range(17)]
+    colours = [_blend(tint(joint, person.hue), BACKGROUND, shade[joint]) for joint in range(17)]
     radius_px = np.where(np.arange(17) == _HEAD, HEAD_RADIUS_M, 0.75 * BONE_WIDTH_M) * scale
     width_px = np.where(seen, 1, 0.35) * BONE_WIDTH_M * scale
     return _Solid(_fixed(xy_px), depth_m, radius_px, width_px, colours, seen)
 
 
-def _seen_or_spanned(score: Float[Array, "17"]) -> Bool[Array, "17"]:
+def seen_or_spanned(score: Float[Array, "17"]) -> Bool[Array, "17"]:
     """Seen joints; one that no detector has counts as seen when both its neighbours are."""
     seen = score > 0
     for joint, ends in _NO_LANDMARK.items():
@@ -315,14 +315,15 @@ def _background(side_px: int) -> Image:
     return panel
 
 
-def _shrink(bgr: Image, out: Image) -> None:
+def shrink(bgr: Image, out: Image) -> None:
     """Scale into `out`: halves by area (fast, no moire), the rest linear."""
     while bgr.shape[0] >= 2 * out.shape[0]:
         bgr = cv2.resize(bgr, (bgr.shape[1] // 2, bgr.shape[0] // 2), interpolation=cv2.INTER_AREA)
     cv2.resize(bgr, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_LINEAR)
 
 
-def _tint(joint: int, middle: Colour) -> Colour:
+def tint(joint: int, middle: Colour) -> Colour:
+    """The colour of a joint: of its side, or that of the person."""
     return {"left": LEFT, "right": RIGHT}.get(H36M17.joints[joint].partition("_")[0], middle)
 
 

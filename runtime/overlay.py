@@ -9,26 +9,33 @@ from jaxtyping import Float
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 
+from .compare import drawn_beside
 from .draw import DrawnPerson, OverlayPainter
 from .lift import posed_frames
+from .sources import Source
 from .timing import StageClock
-from .video import VideoReader, VideoWriter, read_ahead
+from .video import VideoWriter, read_ahead
 
 
 def write_overlay(
-    video: Path,
+    source: Source,
     path: Path,
     keypoints: Keypoints2D,
     poses: Poses3D,
+    own: Poses3D | None,
     up: Float[np.ndarray, "3"],
     clock: StageClock,
     on_frame: Callable[[int], None],
 ) -> None:
-    """Paint poses and keypoints over the video; frame i of the keypoints is frame i of the video."""
+    """Paint poses and keypoints over the video; frame i of the keypoints is frame i of the video.
+
+    `own` are another lifter's poses of the same rows, drawn beside.
+    """
     people = list(posed_frames(keypoints, poses))
+    first_row = np.searchsorted(poses.frame, np.arange(len(people) + 1))
     painter = OverlayPainter(keypoints.size_wh, up)
-    with VideoReader(video) as reader, VideoWriter(path, painter.canvas_size_wh, reader.fps) as writer:
-        for frame in read_ahead(reader):
+    with VideoWriter(path, painter.canvas_size_wh, source.fps) as writer:
+        for frame in read_ahead(source):
             if frame.index >= len(keypoints):
                 break
             here = people[frame.index]
@@ -36,6 +43,8 @@ def write_overlay(
                 DrawnPerson(int(who), *row)
                 for who, *row in zip(here.person, here.xy_px, here.score, here.pose_m, here.root_m, strict=True)
             ]
+            if own:
+                drawn += [drawn_beside(own, poses, row) for row in range(*first_row[frame.index : frame.index + 2])]
             with clock.stage("draw"):
                 writer.write(painter.paint(frame.bgr, drawn, frame.time_s))
             on_frame(1)

@@ -1,9 +1,10 @@
 """Video files in and out, with exact time: frames carry the container's own time stamps, rates are fractions."""
 
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,8 +19,12 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file, write_aside
 from poseda_deploy.opencv import cv2
 
+from .network import Address, why_no_picture
+
 MAX_FPS = 1000  # containers without a rate report their tick, 1000 (webm) or 90000 (transport streams)
 PROBED_FRAMES = 30
+CONNECT_S, SILENT_S = 5.0, 3.0
+"""How long a server may take to answer, and then be silent."""
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -36,19 +41,23 @@ class Frame:
     """Presentation time from the container, 0 at the start; strictly increasing."""
     bgr: Image
     """Pixels as displayed, that is, after the file's rotation."""
+    captured_s: float = field(default_factory=time.monotonic)
+    """When the picture arrived, on this machine's `time.monotonic()`; of a file: when it was decoded."""
 
 
 class VideoReader:
-    """The frames of a video file, once, in order; a second loop goes on where the first one left.
+    """The frames of a video file, here or on a web server, once, in order; a second loop goes on where the first left.
 
     OpenCV turns the pictures by the file's rotation metadata, and scales them should the size change midway; `size_wh`
     is the size of the pictures that come.
     """
 
-    def __init__(self, path: Path) -> None:
+    live = False
+
+    def __init__(self, path: Path | Address) -> None:
         self.path = path
         self._lock = Lock()  # close() may come while another thread decodes; OpenCV would crash
-        self._capture = _open_capture(path)
+        self._capture = open_capture(path)
         first = self._decode()
         if first is None:
             self.close()
@@ -78,7 +87,7 @@ class VideoReader:
         return lost if lost > 1 else 0
 
     def _decode(self) -> tuple[float, Image] | None:
-        with self._lock:
+        with self._lock, quiet():
             if not self._capture.grab():
                 return None
             stamp_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
@@ -93,9 +102,7 @@ class VideoReader:
     def __enter__(self) -> "VideoReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -145,7 +152,8 @@ class VideoWriter:
         """Append a frame of exactly `size_wh`."""
         if bgr.shape != (self.size_wh[1], self.size_wh[0], 3):  # OpenCV would drop it and only log
             raise ValueError(f"frame to write: expected {self.size_wh[0]}x{self.size_wh[1]}x3, got shape {bgr.shape}")
-        self._out.write(bgr)
+        with quiet():
+            self._out.write(bgr)
         self._written += 1
 
     def __exit__(
@@ -157,10 +165,10 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file; OpenCV does not say when the disk is full, so the file is asked what it holds."""
-        self._out.release()
-        if error is not None:
-            return
         with quiet():
+            self._out.release()
+            if error is not None:
+                return
             capture = cv2.VideoCapture(str(self._aside))
         held = _count(capture) if capture.isOpened() else 0
         capture.release()
@@ -205,36 +213,67 @@ def _make(items: Iterable[T], made: "SimpleQueue[T | _End]", room: Semaphore, st
         made.put(_End(error))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep OpenCV and its FFmpeg from printing on stderr what an error of ours says better.
+class _Quiet:
+    """Keeps OpenCV and its FFmpeg from printing on stderr what an error of ours says better.
 
-    FFmpeg's level is read once, when the process opens its first video.
+    Threads may be inside together: the first one in switches off, the last one out restores. FFmpeg's level is read
+    once, when the process opens its first video.
     """
-    logging = cv2.utils.logging
-    level, ours = logging.getLogLevel(), _FFMPEG_LOG not in os.environ
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    os.environ.setdefault(_FFMPEG_LOG, "-8")
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
-        if ours:
-            del os.environ[_FFMPEG_LOG]
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._level, self._ours = cv2.utils.logging.getLogLevel(), _FFMPEG_LOG not in os.environ
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+                os.environ.setdefault(_FFMPEG_LOG, "-8")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                cv2.utils.logging.setLogLevel(self._level)
+                if self._ours:
+                    del os.environ[_FFMPEG_LOG]
 
 
-def _open_capture(path: Path) -> "cv2.VideoCapture":
-    if path.is_dir():
-        raise InputError(f"{path}: expected a video file, got a folder", hint="name one file in it")
-    require_file(path, "video")
+_QUIET = _Quiet()
+
+
+def quiet() -> _Quiet:
+    """For a block: what OpenCV would print on stderr is not printed."""
+    return _QUIET
+
+
+def open_stream(address: Address, *settings: int) -> "cv2.VideoCapture":
+    """Connect; not opened where there is nothing to be had."""
+    connect = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(CONNECT_S * 1000))
+    read = (cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(SILENT_S * 1000))
     with quiet():
-        capture = cv2.VideoCapture(str(path))
+        return cv2.VideoCapture(address.url, cv2.CAP_FFMPEG, (*connect, *read, *settings))
+
+
+def open_capture(path: Path | Address) -> "cv2.VideoCapture":
+    """The file's decoder; InputError, which says why, if there is none."""
+    if isinstance(path, Address):
+        capture = open_stream(path)
+    elif path.is_dir():
+        raise InputError(f"{path}: expected a video file, got a folder", hint="name one file in it")
+    else:
+        with quiet():
+            capture = cv2.VideoCapture(str(require_file(path, "video")))
     if not capture.isOpened():
         raise _no_video(path)
     return capture
 
 
-def _no_video(path: Path) -> InputError:
+def _no_video(path: Path | Address) -> InputError:
+    if isinstance(path, Address):
+        reason = why_no_picture(path)
+        return InputError(f"{path}: no picture ({reason})", hint=reason.hint)
     boxes = _mp4_boxes(path)
     if path.stat().st_size == 0:
         return InputError(f"{path}: expected a video, got an empty file", hint="copy or record it again")
@@ -265,7 +304,7 @@ def _mp4_boxes(path: Path) -> list[str]:
     return names
 
 
-def _frame_rate(path: Path, reported: float) -> Fraction:
+def _frame_rate(path: Path | Address, reported: float) -> Fraction:
     if 0 < reported < MAX_FPS:
         return exact_fps(reported)
     with_stamps = _stamps_ms(path)
@@ -283,8 +322,8 @@ def exact_fps(fps: float) -> Fraction:
     return ntsc if abs(float(ntsc) - fps) < 2e-6 * fps else Fraction(fps).limit_denominator(1001)
 
 
-def _stamps_ms(path: Path) -> list[float]:
-    capture = _open_capture(path)
+def _stamps_ms(path: Path | Address) -> list[float]:
+    capture = open_capture(path)
     stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(PROBED_FRAMES) if capture.grab()]
     capture.release()
     return stamps

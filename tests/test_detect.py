@@ -13,7 +13,7 @@ from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.poses import load_poses
 from poseda_deploy.runtime.assets import fetch_asset
 from poseda_deploy.runtime.cli import main as run_main
-from poseda_deploy.runtime.detect import detect_video
+from poseda_deploy.runtime.detect import detect_source
 from poseda_deploy.runtime.detect_cli import main
 from poseda_deploy.runtime.timing import StageClock
 from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter
@@ -59,6 +59,23 @@ def test_a_real_person_is_found(short_video: Path, tmp_path: Path, capsys: pytes
     seen = keypoints.score[:, 0, nose] > 0.5
     height_px = keypoints.xy_px[seen, 0, ankle, 1] - keypoints.xy_px[seen, 0, nose, 1]
     assert (height_px > 300).mean() > 0.9, "a standing person about half the picture high"
+
+
+def test_mediapipe_s_own_3d_is_recorded_beside_ours(
+    short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--video", str(short_video), "--out", str(tmp_path / "w"), "--compare", "mediapipe", "--quiet", "--json"]
+    code = run_main(flags)
+    captured = capsys.readouterr()
+    if code == 3:
+        pytest.skip(captured.err)
+    assert code == 0
+    assert 20 < json.loads(captured.out)["mediapipe_apart_mm"] < 200, "the same person, seen by two"
+    ours, own = load_poses(tmp_path / "w.poses.npz"), load_poses(tmp_path / "w.mediapipe.npz")
+    assert len(ours) == len(own) and np.isnan(own.root_m).all()
+    seen = np.isfinite(own.pose_m).all((1, 2))
+    facing = [(poses.pose_m[seen, 11] - poses.pose_m[seen, 14]).mean(0) for poses in (ours, own)]
+    assert seen.sum() > 30 and facing[0] @ facing[1] > 0, "both shoulders on the same sides"
 
 
 def test_video_to_people_and_overlay(short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +197,6 @@ def test_people_stay_in_their_slots_when_the_detector_swaps_them(tmp_path: Path)
         for _ in range(10):
             writer.write(np.zeros((640, 640, 3), np.uint8))
     with VideoReader(tmp_path / "v.mp4") as reader:
-        keypoints = detect_video(reader, SwappingDetector(), StageClock(), quiet=True)
+        keypoints, _ = detect_source(reader, SwappingDetector(), StageClock(), quiet=True)
     first_px = keypoints.xy_px[:, 0, 0, 0]
     assert len(set(first_px.tolist())) == 1 and abs(first_px[0] - keypoints.xy_px[0, 1, 0, 0]) == pytest.approx(400)

@@ -22,6 +22,7 @@ ENTRY = {
     "poseda-detect": "poseda_deploy.runtime.detect_cli",
     "poseda-train": "poseda_deploy.train.cli",
     "poseda-eval": "poseda_deploy.train.eval_cli",
+    "poseda-doctor": "poseda_deploy.runtime.doctor",
 }
 
 
@@ -93,10 +94,12 @@ def _short_demo(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code: str, walker: Keypoints2D, tmp_path: Path) -> None:
-    walker.save(tmp_path / "my_keypoints.npz")
+def test_python_blocks_run(code: str, tmp_path: Path) -> None:
+    _short_demo(tmp_path / "in.mp4")
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if "MissingDependency" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0 and "m away" in done.stdout, done.stderr
 
 
 def test_links_lead_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from fractions import Fraction
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_damaged_bundle(walker_file: Path, tmp_path: Path, capsys: pytest.Captur
     assert written(tmp_path) == []
 
 
-@pytest.mark.parametrize("flags", [[], ["--demo", "--keypoints", "x.npz"], ["--video", "a", "--keypoints", "b"]])
+@pytest.mark.parametrize("flags", [[], ["--demo", "--keypoints", "x.npz"], ["--video", "a", "--demo"]])
 def test_exactly_one_source(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(flags) == 2
     assert "exactly one of" in capsys.readouterr().err
@@ -170,13 +171,59 @@ def test_overlay_has_the_video_s_frames(walker: Keypoints2D, walker_file: Path, 
     clock = StageClock()
     drawn: list[int] = []
     up = np.array([0, -1, 0], np.float32)
-    write_overlay(source, tmp_path / "o.mp4", walker, poses, up, clock, drawn.append)
+    with VideoReader(source) as reader:
+        write_overlay(reader, tmp_path / "o.mp4", walker, poses, None, up, clock, drawn.append)
     with VideoReader(tmp_path / "o.mp4") as reader:
         frames = list(reader)
     assert len(frames) == len(drawn) == 90 and frames[0].bgr.shape[0] == 720
     assert clock.percentiles_ms()["draw"]["p50"] > 0
     picture = frames[40].bgr[:, :1280].astype(int)
     assert (np.abs(picture - 90).max(-1) > 60).sum() > 1000, "a skeleton is drawn on the grey picture"
+
+
+@pytest.fixture
+def grey_video(walker: Keypoints2D, tmp_path: Path) -> Path:
+    """As long as the walker's keypoints."""
+    path = tmp_path / "grey.mp4"
+    with VideoWriter(path, walker.size_wh, Fraction(30)) as writer:
+        for _ in range(len(walker)):
+            writer.write(np.full((720, 1280, 3), 90, np.uint8))
+    return path
+
+
+def test_known_keypoints_save_detecting_again(walker_file: Path, grey_video: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--video", grey_video, "--keypoints", walker_file) == 0
+    assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
+
+
+def test_a_recording_that_is_streamed_is_lifted_as_it_comes(
+    walker_file: Path, walker_cam_m: np.ndarray, grey_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every frame arrives, the first two without the person, who is one from the third sighting on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        address = f"udp://127.0.0.1:{ear.getsockname()[1]}"
+        flags = ["--video", str(grey_video), "--keypoints", str(walker_file), "--stream", address, "--record", "--json"]
+        assert run(tmp_path, *flags) == 0
+        heard = [json.loads(ear.recv(65536)) for _ in range(90)]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["frames"] == 90 and summary["dropped"] == 0 and summary["age"]["p50"] > 0
+    assert [message["frame"] for message in heard] == list(range(90))
+    assert [len(message["people"]) for message in heard] == [0, 0] + [1] * 88
+    assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    assert poses.frame.tolist() == list(range(2, 90))
+    np.testing.assert_allclose(heard[50]["people"][0]["root"], poses.root_m[48], atol=1e-4)
+    error_m = np.linalg.norm(poses.pose_m - (walker_cam_m - walker_cam_m[:, :1])[2:], axis=-1)
+    assert error_m[30:].mean() < 0.08
+
+
+def test_what_needs_pictures_says_so(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--keypoints", walker_file, "--web", "0") == 2
+    assert "need pictures" in capsys.readouterr().err
+    assert run(tmp_path, "--keypoints", walker_file, "--compare", "mediapipe") == 2
+    assert "recording" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cam", [1, 2, 3, 4])

@@ -65,7 +65,8 @@ class AdaptOptions(CameraOptions):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """One scale, of a person or camera."""
         if self.person_height is not None and self.camera_height is not None:
             raise InputError("expected at most one of --person-height, --camera-height: each gives the scale")
         for flag, height_m, lowest, highest in (

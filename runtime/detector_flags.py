@@ -1,0 +1,66 @@
+"""Which detector: the flags that poseda-detect and poseda-run share."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from poseda_deploy.errors import InputError
+from poseda_deploy.terminal import CommonOptions
+
+
+@dataclass(frozen=True)
+class DetectorFlags(CommonOptions):
+    """What finds the people in a picture."""
+
+    detector: Literal["mediapipe", "onnx"] = "mediapipe"
+    """MediaPipe's pose landmarker, or any top-down ONNX pose model of the RTMPose kind."""
+    pose_model: Annotated[str, tyro.conf.arg(metavar="lite|full|heavy|FILE")] = "full"
+    """MediaPipe's pose model (a name or a .task file), or the ONNX pose model."""
+    person_model: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
+    """The ONNX model that finds the persons' boxes."""
+    person_input: Literal["rtmdet", "yolox"] = "rtmdet"
+    """How it wants its pixels."""
+    detector_device: Literal["cpu", "cuda"] = "cpu"
+    """Where the ONNX models run; never silently elsewhere."""
+    persons: int = 1
+    """People to look for, or to keep, in each frame."""
+
+    def check(self) -> None:
+        """At least one person."""
+        if self.persons < 1:
+            raise InputError(f"--persons must be at least 1, got {self.persons}")
+
+
+def exact_rate(flag: str, text: str) -> Fraction:
+    """30, 29.97 or 30000/1001, as typed."""
+    try:
+        fps = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{flag} must be a number or a fraction, got {text!r}") from error
+    if fps <= 0:
+        raise InputError(f"{flag} must be above 0, got {text}")
+    return fps
+
+
+def open_detector(flags: DetectorFlags, *, quiet: bool) -> AbstractContextManager[Any]:
+    """The detector asked for, ready to run."""
+    if flags.detector == "mediapipe":
+        if flags.person_model is not None:
+            raise InputError("--person-model is for --detector onnx", hint="leave it out: MediaPipe has its own")
+        from .detect import MediaPipeDetector
+
+        return MediaPipeDetector(flags.pose_model, flags.persons, quiet=quiet)
+    if flags.person_model is None or not flags.pose_model.endswith(".onnx"):
+        raise InputError("--detector onnx needs --pose-model FILE.onnx and --person-model FILE.onnx")
+    from .topdown import TopDownDetector
+
+    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = (
+        "CUDAExecutionProvider" if flags.detector_device == "cuda" else "CPUExecutionProvider"
+    )
+    return TopDownDetector(
+        Path(flags.pose_model), flags.person_model, flags.persons, provider=provider, person_input=flags.person_input
+    )
