@@ -111,7 +111,7 @@ def stop_asked(prog: str, minutes: float | None) -> Iterator[Callable[[], bool]]
         nonlocal asked
         asked = True
         signal.signal(signal.SIGINT, before)
-        say(f"{prog}: stopping with the best so far; Ctrl-C again to leave nothing")
+        say(f"{prog}: stopping, what there is is kept; Ctrl-C again interrupts")
 
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()

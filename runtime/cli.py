@@ -134,6 +134,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
     from .detector_flags import open_detector
     from .live import Meter, run_live
     from .replay import ReplayDetector
+    from .sources import LiveSource
     from .write import convert_log, require_libraries
 
     require_libraries(options.formats)
@@ -160,6 +161,11 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
     return {
         **meter.summary(),
         "people": meter.people,
+        **(
+            {"reconnects": source.reconnects, "withheld": source.watch.withheld}
+            if isinstance(source, LiveSource)
+            else {}
+        ),
         "provider": provider,
         "bundle": str(bundle.path),
         "camera": camera.summary(),

@@ -65,8 +65,8 @@ def apart_mm(poses: Poses3D, own: Poses3D) -> float | None:
     return round(float(np.nanmedian(distance_mm)), 1) if np.isfinite(distance_mm).any() else None
 
 
-def drawn_beside(own: Poses3D, poses: Poses3D, row: int) -> DrawnPerson:
+def drawn_beside(own: Poses3D, poses: Poses3D, row: int, right: Float[np.ndarray, "3"]) -> DrawnPerson:
     """As a thin figure to the right of ours, on the 3D side only."""
-    root_m = poses.root_m[row] + np.array([BESIDE_M, 0, 0], np.float32)
+    root_m = poses.root_m[row] + np.float32(BESIDE_M) * right.astype(np.float32)
     nowhere = np.full((17, 2), np.nan, np.float32)
     return DrawnPerson(int(poses.person[row]), nowhere, np.zeros(17, np.float32), own.pose_m[row], root_m)

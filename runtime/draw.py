@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from poseda_deploy.opencv import cv2
+from poseda_deploy.poses import PosedFrame
 from poseda_deploy.skeleton import H36M17
 
 Array = np.ndarray
@@ -66,6 +67,12 @@ class DrawnPerson:
     def is_placed(self) -> bool:
         """Whether the 3D pose is finite and near enough to draw."""
         return bool(np.abs(self.pose_m + self.root_m).max() < FAR_M)
+
+
+def drawn(people: PosedFrame) -> list[DrawnPerson]:
+    """The people of one frame."""
+    rows = zip(people.person.tolist(), people.xy_px, people.score, people.pose_m, people.root_m, strict=True)
+    return [DrawnPerson(*row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -296,7 +303,7 @@ def _draw_captions(panel: Image, people: Sequence[DrawnPerson], time_s: float | 
     """The people's distances from the camera, the time, and what the colours mean."""
     unit_px = len(panel) / MAX_HEIGHT_PX
     x_px = 24 * unit_px
-    for person in people[:4]:
+    for person in [person for person in people if person.score.any()][:4]:
         (dot,) = _fixed(np.array([[x_px + 6 * unit_px, 32 * unit_px]]))
         _dot(panel, dot, person.hue, 6 * unit_px)
         metres = f"{np.linalg.norm(person.root_m):.2f} m"

@@ -10,7 +10,7 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 
 from .compare import drawn_beside
-from .draw import DrawnPerson, OverlayPainter
+from .draw import OverlayPainter, drawn, world_axes
 from .lift import posed_frames
 from .sources import Source
 from .timing import StageClock
@@ -32,19 +32,17 @@ def write_overlay(
     `own` are another lifter's poses of the same rows, drawn beside.
     """
     people = list(posed_frames(keypoints, poses))
+    right, _, _ = world_axes(up)
     first_row = np.searchsorted(poses.frame, np.arange(len(people) + 1))
     painter = OverlayPainter(keypoints.size_wh, up)
     with VideoWriter(path, painter.canvas_size_wh, source.fps) as writer:
         for frame in read_ahead(source):
             if frame.index >= len(keypoints):
                 break
-            here = people[frame.index]
-            drawn = [
-                DrawnPerson(int(who), *row)
-                for who, *row in zip(here.person, here.xy_px, here.score, here.pose_m, here.root_m, strict=True)
-            ]
+            figures = drawn(people[frame.index])
             if own:
-                drawn += [drawn_beside(own, poses, row) for row in range(*first_row[frame.index : frame.index + 2])]
+                rows = range(*first_row[frame.index : frame.index + 2])
+                figures += [drawn_beside(own, poses, row, right) for row in rows]
             with clock.stage("draw"):
-                writer.write(painter.paint(frame.bgr, drawn, frame.time_s))
+                writer.write(painter.paint(frame.bgr, figures, frame.time_s))
             on_frame(1)

@@ -31,6 +31,7 @@ from .draw import (
     DrawnPerson,
     Scene,
     draw_flat,
+    drawn,
     shrink,
     world_axes,
 )
@@ -146,8 +147,8 @@ class _Stage:
 
     def show(self, frame: Frame, people: PosedFrame, facts: PageFacts) -> None:
         """Bring everything on the page to this frame."""
-        drawn = [DrawnPerson(*row) for row in _rows(people)]
-        placed = [person for person in drawn if person.is_placed]
+        figures = drawn(people)
+        placed = [person for person in figures if person.is_placed]
         axes = world_axes(np.asarray(facts.up, float))
         self._scene.follow([(person.pose_m + person.root_m) @ axes.T for person in placed])
         if len(placed) > self._people:
@@ -155,7 +156,7 @@ class _Stage:
         turn = axes[[0, 2, 1]]  # right, forward, up
         lift_m = np.array([0, 0, -self._scene.floor_m])
         with self._server.atomic():
-            self._picture.image = self._painted(frame, drawn)
+            self._picture.image = self._painted(frame, figures)
             self._text.content = _told(frame, placed, facts)
             self._frustum.wxyz, self._frustum.position = _viser().transforms.SO3.from_matrix(turn).wxyz, lift_m
             self._place([solids(person, (person.pose_m + person.root_m) @ turn.T + lift_m) for person in placed])
@@ -213,12 +214,6 @@ def _lay_scene(scene: Any, camera: Camera) -> Any:
     fov_rad, aspect = 2 * float(np.arctan(height / 2 / fy)), (width / fx) / (height / fy)
     size = {"scale": 0.28, "thickness": 0.01}
     return scene.add_camera_frustum("/camera", fov=fov_rad, aspect=aspect, color=GREY, cast_shadow=False, **size)
-
-
-def _rows(people: PosedFrame) -> Iterator[tuple[int, Array, Array, Array, Array]]:
-    """What a DrawnPerson is made of."""
-    identities = people.person.tolist()
-    yield from zip(identities, people.xy_px, people.score, people.pose_m, people.root_m, strict=True)
 
 
 def _fitted(size_wh: tuple[int, int]) -> tuple[int, int]:

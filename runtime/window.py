@@ -15,7 +15,7 @@ from poseda_deploy.errors import MissingDependency
 from poseda_deploy.opencv import cv2
 from poseda_deploy.poses import PosedFrame
 
-from .draw import DrawnPerson, Image, OverlayPainter, world_axes
+from .draw import Image, OverlayPainter, drawn, world_axes
 from .video import Frame, VideoWriter
 
 LONGEST_GAP_S = 1.0
@@ -34,8 +34,7 @@ class LivePainter(OverlayPainter):
     def paint_people(self, frame: Frame, people: PosedFrame) -> Image:
         """The canvas for the next frame."""
         self._axes = world_axes(np.asarray(self._up(), float))
-        rows = zip(people.person, people.xy_px, people.score, people.pose_m, people.root_m, strict=True)
-        return self.paint(frame.bgr, [DrawnPerson(int(who), *row) for who, *row in rows], frame.time_s)
+        return self.paint(frame.bgr, drawn(people), frame.time_s)
 
 
 class _Behind:

@@ -127,7 +127,9 @@ def test_same_as_poseda_run(target: Path, target_arrays: dict[str, Any], tmp_pat
         xy=target_arrays["keypoints_2d"][:, 0], score=np.ones((FRAMES, 17)), skeleton="h36m17",
         image_size=target_arrays["image_size"][0], K=target_arrays["K"][0],
     )  # fmt: skip
-    assert run_main(["--keypoints", str(tmp_path / "k.npz"), "--out", str(tmp_path / "a"), "--quiet"]) == 0
+    assert (
+        run_main(["--keypoints", str(tmp_path / "k.npz"), "--out", str(tmp_path / "a"), "--quiet", "--no-smooth"]) == 0
+    )
     poses = load_poses(tmp_path / "a.poses.npz")
     (view,) = read_target(target, cameras=(1,)).views
     off_mm = np.linalg.norm(poses.pose_m - (view.true_m - view.true_m[:, :1]), axis=-1) * 1000
@@ -439,7 +441,9 @@ def test_real_target_reads_as_poseda_run_does(
         xy=px[..., :2], score=np.clip(score, 0, 1), skeleton="mediapipe33" if px.shape[1] == 33 else "h36m17",
         image_size=data["image_size"][1], K=data["K"][1], dist=data["dist"][1], fps=data["fps"],
     )  # fmt: skip
-    assert run_main(["--keypoints", str(tmp_path / "k.npz"), "--out", str(tmp_path / "a"), "--quiet"]) == 0
+    assert (
+        run_main(["--keypoints", str(tmp_path / "k.npz"), "--out", str(tmp_path / "a"), "--quiet", "--no-smooth"]) == 0
+    )
     poses = load_poses(tmp_path / "a.poses.npz")
     true_m = data[reference].astype(float) @ data["R"][1].T + data["T"][1]
     limbs = [j for j in range(17) if j not in (0, 7, 8, 9, 10)]
