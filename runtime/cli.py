@@ -161,11 +161,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
     return {
         **meter.summary(),
         "people": meter.people,
-        **(
-            {"reconnects": source.reconnects, "withheld": source.watch.withheld}
-            if isinstance(source, LiveSource)
-            else {}
-        ),
+        **(source.summary() if isinstance(source, LiveSource) else {}),
         "provider": provider,
         "bundle": str(bundle.path),
         "camera": camera.summary(),

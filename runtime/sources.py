@@ -182,6 +182,10 @@ class LiveSource:
         with self._lock:
             self._capture.release()
 
+    def summary(self) -> dict[str, object]:
+        """For --json: how often it was lost, and how many pictures showed nothing."""
+        return {"reconnects": self.reconnects, "withheld": self.watch.withheld}
+
     def __enter__(self) -> "LiveSource":
         return self
 
