@@ -1,4 +1,4 @@
-"""The whole run, without overlay, against a bare MediaPipe loop on the same video, taking turns in one process.
+"""The whole run, without overlay and with it, against a bare MediaPipe loop on the same video, in turns in one process.
 
     python benchmarks/pipeline.py VIDEO [--repeats 5] [--pose-model full]
 
@@ -17,8 +17,9 @@ import mediapipe
 import numpy as np
 
 from poseda_deploy.opencv import cv2
-from poseda_deploy.runtime.cli import RunOptions, run
+from poseda_deploy.runtime.cli import run
 from poseda_deploy.runtime.detect import MediaPipeDetector
+from poseda_deploy.runtime.options import RunOptions
 
 
 def bare_fps(video: Path, model: str) -> tuple[float, float]:
@@ -41,12 +42,11 @@ def bare_fps(video: Path, model: str) -> tuple[float, float]:
     return frames / total_s, frames / detect_s
 
 
-def run_fps(video: Path, model: str) -> float:
-    """fps of the whole run, files written, no overlay; start-up of session and detector not counted, as above."""
+def run_fps(video: Path, model: str, *, overlay: bool) -> float:
+    """fps of the whole run, files written; start-up of session and detector not counted, as above."""
     with tempfile.TemporaryDirectory() as folder:
-        options = RunOptions(
-            video=video, out=Path(folder) / "a", overlay=False, pose_model=model, fov_deg=60, quiet=True
-        )
+        out = Path(folder) / "a"
+        options = RunOptions(video=str(video), out=out, overlay=overlay, pose_model=model, fov_deg=60, quiet=True)
         return float(run(options)["fps"])
 
 
@@ -58,9 +58,14 @@ def main() -> None:
     parser.add_argument("--pose-model", default="full")
     args = parser.parse_args()
     rounds = [
-        (*bare_fps(args.video, args.pose_model), run_fps(args.video, args.pose_model)) for _ in range(args.repeats)
+        (
+            *bare_fps(args.video, args.pose_model),
+            run_fps(args.video, args.pose_model, overlay=False),
+            run_fps(args.video, args.pose_model, overlay=True),
+        )
+        for _ in range(args.repeats)
     ]
-    bare, detector_only, whole = (round(statistics.median(column), 2) for column in zip(*rounds, strict=True))
+    bare, detector_only, whole, drawn = (round(statistics.median(column), 2) for column in zip(*rounds, strict=True))
     print(
         json.dumps(
             {
@@ -68,7 +73,9 @@ def main() -> None:
                 "bare_loop_fps": bare,
                 "detector_only_fps": detector_only,
                 "run_fps": whole,
+                "with_overlay_fps": drawn,
                 "ratio_to_bare_loop": round(whole / bare, 3),
+                "ratio_with_overlay": round(drawn / bare, 3),
                 "ratio_to_detector_only": round(whole / detector_only, 3),
             }
         )
