@@ -160,7 +160,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
         provider = backend.provider
     return {
         **meter.summary(),
-        "people": meter.people,
+        "people": meter.met,
         **(source.summary() if isinstance(source, LiveSource) else {}),
         "provider": provider,
         "bundle": str(bundle.path),

@@ -39,8 +39,8 @@ class Meter:
 
     def __init__(self, clock: StageClock) -> None:
         self.clock = clock
-        self.frames = self.people = self.dropped = 0
-        """Frames delivered, people in the newest, frames of a live source that nobody was ready for."""
+        self.frames = self.people = self.met = self.dropped = 0
+        """Frames delivered, people in the newest and met so far, frames of a live source that nobody was ready for."""
         self.age_s = 0.0
         """Of the newest frame, from its capture to when every sink had its people."""
         self._ages, self._delivered_s = Recent(), deque[float](maxlen=RATE_FRAMES)
@@ -55,6 +55,7 @@ class Meter:
         now_s = time.monotonic()
         self._first_s = self._first_s if self.frames else now_s
         self.age_s, self.people = now_s - frame.captured_s, len(people)
+        self.met = max(self.met, 1 + int(people.person.max(initial=-1)))  # identities count up from 0
         self._ages.add(self.age_s)
         self._delivered_s.append(now_s)
         self.frames += 1

@@ -1,6 +1,8 @@
 """The overlay video: the painter's canvas for every frame of a video whose people are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,11 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 
 from .compare import drawn_beside
-from .draw import OverlayPainter, drawn, world_axes
+from .draw import Image, OverlayPainter, drawn, world_axes
 from .lift import posed_frames
 from .sources import Source
 from .timing import StageClock
-from .video import VideoWriter, read_ahead
+from .video import Frame, VideoWriter, read_ahead
 
 
 def write_overlay(
@@ -35,14 +37,19 @@ def write_overlay(
     right, _, _ = world_axes(up)
     first_row = np.searchsorted(poses.frame, np.arange(len(people) + 1))
     painter = OverlayPainter(keypoints.size_wh, up)
-    with VideoWriter(path, painter.canvas_size_wh, source.fps) as writer:
-        for frame in read_ahead(source):
-            if frame.index >= len(keypoints):
-                break
+
+    def painted(frames: Iterator[Frame]) -> Iterator[Image]:
+        for frame in islice(frames, len(people)):
             figures = drawn(people[frame.index])
             if own:
                 rows = range(*first_row[frame.index : frame.index + 2])
                 figures += [drawn_beside(own, poses, row, right) for row in rows]
             with clock.stage("draw"):
-                writer.write(painter.paint(frame.bgr, figures, frame.time_s))
+                canvas = painter.paint(frame.bgr, figures, frame.time_s)
+            yield canvas
+
+    with VideoWriter(path, painter.canvas_size_wh, source.fps) as writer, closing(read_ahead(source)) as frames:
+        for canvas in read_ahead(painted(frames)):  # decoding, painting and encoding on a thread each
+            with clock.stage("encode"):
+                writer.write(canvas)
             on_frame(1)

@@ -208,7 +208,7 @@ def test_a_recording_that_is_streamed_is_lifted_as_it_comes(
         assert run(tmp_path, *flags) == 0
         heard = [json.loads(ear.recv(65536)) for _ in range(90)]
     summary = json.loads(capsys.readouterr().out)
-    assert summary["frames"] == 90 and summary["dropped"] == 0 and summary["age"]["p50"] > 0
+    assert summary["people"] == 1 and summary["frames"] == 90 and summary["dropped"] == 0 and summary["age"]["p50"] > 0
     assert [message["frame"] for message in heard] == list(range(90))
     assert [len(message["people"]) for message in heard] == [0, 0] + [1] * 88
     assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
