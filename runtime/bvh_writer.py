@@ -1,107 +1,148 @@
-"""Joint positions to BVH: a skeleton of constant bone lengths, and the turn of every bone in every frame.
+"""Joint positions to BVH: a skeleton of constant bone lengths, and the turn of every joint in every frame.
 
-Each bone turns by itself: where several meet in a joint, each hangs from a joint of its own in the same place, so that
-positions come out exactly. A bone turns by the smallest rotation from where its parent has taken it: no twist is seen.
+Where several bones meet, each starts from a joint of its own in the same place (`pelvis_to_spine`), as in the files of
+CMU's motion library: hips and shoulders are not rigid, and so positions come out exactly.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 from poseda_deploy.skeleton import H36M17
 
+from .takes import Take
+
 Array = np.ndarray
+Turns = Float[Array, "t 3 3"]
+CM = 100.0
+CHANNELS = "Zrotation Xrotation Yrotation"
+_UP, _DOWN, _LEFT, _RIGHT = (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0)
 REST = {
-    **{"right_hip": (-1, 0, 0), "left_hip": (1, 0, 0), "knee": (0, -1, 0), "ankle": (0, -1, 0)},
-    **{"spine": (0, 1, 0), "thorax": (0, 1, 0), "neck": (0, 1, 0), "head": (0, 1, 0)},
-    **{"left_shoulder": (1, 0, 0), "right_shoulder": (-1, 0, 0)},
-    **{"left_elbow": (1, 0, 0), "left_wrist": (1, 0, 0), "right_elbow": (-1, 0, 0), "right_wrist": (-1, 0, 0)},
+    **dict.fromkeys(("spine", "thorax", "neck", "head"), _UP),
+    **dict.fromkeys(("right_knee", "right_ankle", "left_knee", "left_ankle"), _DOWN),
+    **dict.fromkeys(("left_hip", "left_shoulder", "left_elbow", "left_wrist"), _LEFT),
+    **dict.fromkeys(("right_hip", "right_shoulder", "right_elbow", "right_wrist"), _RIGHT),
 }
 """Direction of the bone that ends in a joint, standing with the arms out; x left of the person, y up, z ahead."""
-CM = 100.0
-CHILDREN = [[c for c, parent in enumerate(H36M17.parents) if parent == j] for j in range(17)]
+ACROSS = {
+    "pelvis": ("right_hip", "left_hip", "pelvis", "spine"),
+    "thorax": ("right_shoulder", "left_shoulder", "spine", "thorax"),
+}
+"""Joints that say how the trunk is turned at its ends: from the first to the second is left, from third to last up."""
 
 
-def bvh_text(joints_m: Float[Array, "t 17 3"], fps: float) -> str:
-    """A whole file, centimetres; joints in a right-handed world with y up, no gaps."""
+@dataclass(frozen=True)
+class Node:
+    """A joint of the file."""
+
+    name: str
+    at: int
+    """H36M17's joint in the same place."""
+    end: int | None
+    """The joint at the end of the bone that it turns; None: it turns the trunk, or nothing."""
+    ends_bone: bool
+    """Whether it lies at the end of its parent's bone, not at its start."""
+    children: list["Node"] = field(default_factory=list)
+
+
+def write_bvh(take: Take, path: Path) -> None:
+    """Centimetres, y up; mean bone lengths of the take; a gap holds the pose before it."""
+    joints_m = take.held_m
     bone_m = joints_m - joints_m[:, list(H36M17.parents)]
-    length_m = np.linalg.norm(bone_m, axis=-1).mean(0)
-    turns = list(_turns(0, _facing(joints_m), bone_m))
-    degrees = np.concatenate([turn.as_euler("ZXY", degrees=True) for turn in turns], 1)
-    rows = np.concatenate([joints_m[:, 0] * CM, degrees], 1)
-    motion = [f"MOTION\nFrames: {len(rows)}\nFrame Time: {1 / fps:.8f}"]
-    lines = _joint(0, length_m, 0, "ROOT pelvis", "Xposition Yposition Zposition ")
-    return "\n".join(["HIERARCHY", *lines, *motion, *(" ".join(f"{v:.6f}" for v in row) for row in rows)]) + "\n"
+    degrees = np.rad2deg(np.concatenate(_angles_rad(_skeleton(), np.eye(3), joints_m, bone_m), 1))
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("HIERARCHY\n" + "\n".join(_described(_skeleton(), np.linalg.norm(bone_m, axis=-1).mean(0))))
+        stream.write(f"\nMOTION\nFrames: {len(joints_m)}\nFrame Time: {1 / float(take.fps):.8f}\n")
+        for row in np.concatenate([joints_m[:, 0] * CM, degrees], 1).tolist():
+            stream.write(" ".join(f"{value:.5f}" for value in row) + "\n")
 
 
-def rest(joint: int) -> Float[Array, "3"]:
-    """Direction of the bone that ends in this joint, as it stands in REST."""
-    name = H36M17.joints[joint]
-    return np.array(REST.get(name) or REST[name.split("_")[-1]], float)
+@cache
+def _skeleton() -> Node:
+    return _node(0, ends_bone=False)
 
 
-def _facing(joints_m: Float[Array, "t 17 3"]) -> Rotation:
-    """How the pelvis is turned: across the hips, and up the spine."""
-    across = joints_m[:, H36M17.index("left_hip")] - joints_m[:, H36M17.index("right_hip")]
-    x = across / np.linalg.norm(across, axis=1, keepdims=True)
-    up = joints_m[:, H36M17.index("spine")] - joints_m[:, 0]
-    y = up - (up * x).sum(1, keepdims=True) * x
-    y /= np.linalg.norm(y, axis=1, keepdims=True)
-    return Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], -1))
+def _node(joint: int, *, ends_bone: bool) -> Node:
+    name, children = H36M17.joints[joint], [c for c, parent in enumerate(H36M17.parents) if parent == joint]
+    if len(children) < 2:
+        end = children[0] if children else None
+        return Node(name, joint, end, ends_bone, [_node(c, ends_bone=True) for c in children])
+    own = [Node(f"{name}_to_{H36M17.joints[c]}", joint, c, False, [_node(c, ends_bone=True)]) for c in children]
+    return Node(name, joint, None, ends_bone, own)
 
 
-def _turns(joint: int, world: Rotation, bone_m: Float[Array, "t 17 3"]) -> Iterator[Rotation]:
-    """Local rotations in the order of the file; `world` is what the joint's own rotation amounts to."""
-    if joint == 0:
-        yield world
-    for child in CHILDREN[joint]:
-        turn = _smallest(rest(child), world.inv().apply(bone_m[:, child]))
-        turned = world * turn
-        yield turn
-        yield from _turns(child, turned, bone_m)
-
-
-def _smallest(start: Float[Array, "3"], end: Float[Array, "t 3"]) -> Rotation:
-    """From one direction to others, about the axis perpendicular to both."""
-    end = end / np.maximum(np.linalg.norm(end, axis=1, keepdims=True), 1e-12)
-    axis = np.cross(start, end)
-    sine, cosine = np.linalg.norm(axis, axis=1), end @ start
-    axis[sine < 1e-9] = np.eye(3)[np.argmin(np.abs(start))]  # half a turn about anything, or none
-    angle_rad = np.arctan2(sine, cosine)
-    return Rotation.from_rotvec(axis / np.linalg.norm(axis, axis=1, keepdims=True) * angle_rad[:, None])
-
-
-def _joint(joint: int, length_m: Float[Array, "17"], depth: int, head: str, channels: str = "") -> list[str]:
-    """The root or the far end of a bone: the bones that start in it each get a joint in this place, which turns them.
-
-    `NAME_to_CHILD` turns the bone from NAME to CHILD.
-    """
+def _described(node: Node, length_m: Float[Array, "17"], depth: int = 0) -> list[str]:
+    """The lines of a joint and all below it."""
     pad, inner = "  " * depth, "  " * (depth + 1)
-    offset = np.zeros(3)
-    count = 3 + 3 * bool(channels)
-    lines = [f"{pad}{head}", f"{pad}{{", f"{inner}OFFSET {_three(offset)}"]
-    lines.append(f"{inner}CHANNELS {count} {channels}Zrotation Xrotation Yrotation")
-    for child in CHILDREN[joint]:
-        lines += _bone(child, length_m, depth + 1)
-    return [*lines, f"{pad}}}"]
-
-
-def _bone(child: int, length_m: Float[Array, "17"], depth: int) -> list[str]:
-    pad, inner, deeper = "  " * depth, "  " * (depth + 1), "  " * (depth + 2)
-    name, end = H36M17.joints[H36M17.parents[child]], H36M17.joints[child]
-    offset = _three(rest(child) * length_m[child] * CM)
-    lines = [f"{pad}JOINT {name}_to_{end}", f"{pad}{{", f"{inner}OFFSET 0 0 0"]
-    lines.append(f"{inner}CHANNELS 3 Zrotation Xrotation Yrotation")
-    if not CHILDREN[child]:
-        return [*lines, f"{inner}End Site", f"{inner}{{", f"{deeper}OFFSET {offset}", f"{inner}}}", f"{pad}}}"]
-    for grandchild in CHILDREN[child]:
-        nested = _bone(grandchild, length_m, depth + 1)
-        nested[2] = f"{deeper}OFFSET {offset}"
-        lines += nested
-    return [*lines, f"{pad}}}"]
+    offset_cm = np.multiply(REST[H36M17.joints[node.at]], length_m[node.at] * CM) if node.ends_bone else np.zeros(3)
+    head, channels = ("JOINT", f"3 {CHANNELS}") if depth else ("ROOT", f"6 Xposition Yposition Zposition {CHANNELS}")
+    below = [line for child in node.children for line in _described(child, length_m, depth + 1)]
+    return [
+        f"{pad}{head} {node.name}",
+        f"{pad}{{",
+        f"{inner}OFFSET {_three(offset_cm)}",
+        f"{inner}CHANNELS {channels}",
+        *(below or [f"{inner}End Site", f"{inner}{{", f"{inner}  OFFSET {_three(np.zeros(3))}", f"{inner}}}"]),
+        f"{pad}}}",
+    ]
 
 
 def _three(values: Float[Array, "3"]) -> str:
-    return " ".join(f"{v:.6f}" for v in values)
+    return " ".join(f"{value:.5f}" for value in values)
+
+
+def _angles_rad(
+    node: Node, parent: Array, joints_m: Float[Array, "t 17 3"], bone_m: Array
+) -> list[Float[Array, "t 3"]]:
+    """Of a joint and all below it, in the file's order; `parent`: how the joint above is turned in the world."""
+    local = np.broadcast_to(np.eye(3), (len(joints_m), 3, 3))
+    if node.end is not None:
+        local = smallest_turn(np.array(REST[H36M17.joints[node.end]], float), _inside(parent, bone_m[:, node.end]))
+    elif node.name in ACROSS:
+        local = np.swapaxes(parent, -1, -2) @ _facing(joints_m, *map(H36M17.index, ACROSS[node.name]))
+    own = [np.unwrap(euler_rad(local), axis=0)]  # no jumps by whole turns, for editors that draw curves
+    for child in node.children:
+        own += _angles_rad(child, parent @ local, joints_m, bone_m)
+    return own
+
+
+def _inside(turn: Array, vector: Float[Array, "t 3"]) -> Float[Array, "t 3"]:
+    """World vectors as seen from what is turned."""
+    return (np.swapaxes(turn, -1, -2) @ vector[..., None])[..., 0]
+
+
+def _facing(joints_m: Float[Array, "t 17 3"], right: int, left: int, low: int, high: int) -> Turns:
+    """Columns left, up, ahead of a part of the trunk; where they cannot be told, the world's."""
+    across, up = joints_m[:, left] - joints_m[:, right], joints_m[:, high] - joints_m[:, low]
+    ahead = np.cross(across, up)
+    lost = np.linalg.norm(ahead, axis=1) < 1e-6
+    across, ahead = np.where(lost[:, None], _LEFT, across), np.where(lost[:, None], (0, 0, 1), ahead)
+    x, z = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (across, ahead))
+    return np.stack([x, np.cross(z, x), z], -1)
+
+
+def smallest_turn(start: Float[Array, "3"], end: Float[Array, "t 3"]) -> Turns:
+    """Rotations from one unit vector to the directions of others, about the axis perpendicular to both: no twist.
+
+    I + W + W²/(1+c) with W the cross product with start x end, c their dot product (Rodrigues).
+    """
+    end = end / np.maximum(np.linalg.norm(end, axis=1, keepdims=True), 1e-12)
+    cosine = (end @ start)[:, None, None]
+    x, y, z = np.cross(start, end).T
+    w = np.stack([np.stack(row, -1) for row in ((0 * x, -z, y), (z, 0 * x, -x), (-y, x, 0 * x))], -2)
+    aside = np.cross(start, np.eye(3)[np.argmin(np.abs(start))])
+    half = 2 * np.outer(aside, aside) / (aside @ aside) - np.eye(3)
+    opposite = cosine < -1 + 1e-9  # about anything perpendicular
+    return np.where(opposite, half, np.eye(3) + w + w @ w / np.where(opposite, 1, 1 + cosine))
+
+
+def euler_rad(turn: Turns) -> Float[Array, "t 3"]:
+    """z, x, y with turn = Rz Rx Ry; y is 0 where the middle one is a quarter turn, and only z ± y is known."""
+    cosine = np.hypot(turn[:, 0, 1], turn[:, 1, 1])
+    locked = cosine < 1e-7
+    z = np.where(locked, np.arctan2(turn[:, 1, 0], turn[:, 0, 0]), np.arctan2(-turn[:, 0, 1], turn[:, 1, 1]))
+    y = np.where(locked, 0, np.arctan2(-turn[:, 2, 0], turn[:, 2, 2]))
+    return np.stack([z, np.arctan2(turn[:, 2, 1], cosine), y], -1)

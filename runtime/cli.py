@@ -102,7 +102,7 @@ def _run_clip(options: RunOptions, video: str | None, size_wh: tuple[int, int]) 
         detections = Detections(known) if known else detections_of(options, video or "", clock)
         clip = lift_clip(options, detections, camera, backend, bundle.manifest, clock)
         with clock.stage("write"):
-            written = write_poses(clip.poses, clip.scene.up, outputs, options.formats)
+            written = write_poses(clip.poses, clip.scene.up, outputs, options.formats, camera)
             if clip.own:
                 clip.own.save(outputs["mediapipe"])
         if video and "overlay" in outputs:
@@ -156,7 +156,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
                 stop=lambda: asked() or (window is not None and window.is_closed),
                 quiet=options.quiet,
             )
-        written = convert_log(outputs, people.up, options.formats)
+        written = convert_log(outputs, people.up, options.formats, camera)
         provider = backend.provider
     return {
         **meter.summary(),

@@ -89,7 +89,9 @@ def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Pa
     if live:
         endings["jsonl"] = ".poses.jsonl"  # the log from which the others are made
     outputs = {kind: stem.with_name(stem.name + ending) for kind, ending in endings.items()}
-    existing = [str(path) for path in outputs.values() if path.exists()]
+    from .write import written_before
+
+    existing = [str(file) for path in outputs.values() for file in written_before(path)]
     if existing and not options.overwrite:
         raise InputError(f"{', '.join(existing)} exists", hint="--overwrite replaces it, --out STEM writes elsewhere")
     return outputs

@@ -4,272 +4,117 @@ udp://HOST:PORT sends there and forgets. tcp://HOST:PORT and ws://HOST:PORT serv
 whoever connects; who is slow loses the oldest frames, and nobody else notices. docs/outputs.md shows an object.
 """
 
-import json
-import socket
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from threading import Condition, Lock, Thread
-from typing import Any
-from urllib.parse import urlsplit
-
-import numpy as np
+from importlib.util import find_spec
+from threading import Event, Lock, Thread
+from urllib.parse import SplitResult, urlsplit
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.poses import PosedFrame
+from poseda_deploy.terminal import say
 
-from .sinks import Sink
+from .network import masked
+from .outlets import LOOPBACK, OUTLETS, QUEUE_FRAMES, Outlet
 from .video import Frame
 
-BACKLOG = 64
-"""Frames that wait for a listener: two seconds at 30 fps."""
-MAX_DATAGRAM = 60_000
-"""Bytes; above 65,507 none is sent. A person takes 1.2 kB."""
+EXAMPLE = "--stream ws://127.0.0.1:9000"
 
 
-def open_stream(url: str) -> Sink:
-    """The sink of an address; InputError where it is none, or taken."""
+def open_stream(url: str) -> "JsonStream":
+    """The sink of an address; InputError where it is none. Ports are opened when the sink is entered."""
     parts = urlsplit(url)
+    port = _port(parts)
+    if parts.scheme not in OUTLETS or port is None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        got = masked(url) if "://" in url else "something else"
+        raise InputError(f"--stream: expected udp://, tcp:// or ws://HOST:PORT, got {got}", hint=EXAMPLE)
+    if "@" in parts.netloc:
+        raise InputError(f"--stream {masked(url)}: takes no user name and password", hint=EXAMPLE)
+    if parts.scheme == "ws" and find_spec("websockets") is None:
+        raise MissingDependency("--stream ws: websockets is not installed", hint="pip install 'poseda-deploy[live]'")
+    return JsonStream(OUTLETS[parts.scheme](parts.scheme, parts.hostname or LOOPBACK[0], port))
+
+
+def _port(parts: SplitResult) -> int | None:
     try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InputError(f"--stream: {error}", hint="udp://127.0.0.1:9000") from error
-    if parts.scheme not in STREAMS or not host or port is None or parts.path not in ("", "/"):
-        raise InputError(f"--stream {url}: expected udp://, tcp:// or ws://HOST:PORT", hint="udp://127.0.0.1:9000")
-    return STREAMS[parts.scheme](host, port)
+        return parts.port
+    except ValueError:
+        return None
 
 
-def message(people: PosedFrame) -> dict[str, Any]:
-    """One frame; metres to 0.1 mm, camera axes, pose relative to root."""
-    rows = zip(people.person, people.pose_m, people.root_m, people.score, strict=True)
-    return {
-        "frame": people.index,
-        "time_s": round(people.time_s, 6),
-        "people": [
-            {"person": int(who), "pose": _rounded(pose_m, 4), "root": _rounded(root_m, 4), "score": _rounded(score, 3)}
-            for who, pose_m, root_m, score in rows
-        ],
-    }
+class JsonStream:
+    """A sink: takes every frame at once, and sends it from a thread of its own."""
 
-
-def _rounded(values: np.ndarray, digits: int) -> list[Any]:
-    return np.round(values.astype(float), digits).tolist()
-
-
-class UdpStream:
-    """A sink: a datagram a frame; people who do not fit into one come in further ones of the same frame."""
-
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        except socket.gaierror as error:
-            raise InputError(f"--stream udp://{host}:{port}: unknown host", hint="give its IP address") from error
-        self._address: tuple[Any, ...] = address
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self.dropped = 0
-        """Datagrams that the system had no room for."""
-
-    def put(self, frame: Frame, people: PosedFrame) -> None:
-        """Send one frame; nobody listening is no error."""
-        whole = message(people)
-        for part in _parts(whole):
-            try:
-                self._socket.sendto(part, self._address)
-            except ConnectionRefusedError:  # of an earlier datagram: nobody listened
-                continue
-            except OSError:
-                self.dropped += 1
-
-    def __enter__(self) -> "UdpStream":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._socket.close()
-
-
-def _parts(whole: dict[str, Any]) -> Iterator[bytes]:
-    data = json.dumps(whole).encode()
-    if len(data) <= MAX_DATAGRAM or len(whole["people"]) < 2:
-        yield data
-        return
-    half = len(whole["people"]) // 2
-    for people in (whole["people"][:half], whole["people"][half:]):
-        yield from _parts({**whole, "people": people})
-
-
-class _Listener:
-    """What waits for one client."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[str] = deque(maxlen=BACKLOG)
-        self._changed, self._over = Condition(), False
-        self.dropped = 0
-
-    def put(self, text: str) -> None:
-        """Add the newest; the oldest goes if there is no room."""
-        with self._changed:
-            self.dropped += len(self._waiting) == BACKLOG
-            self._waiting.append(text)
-            self._changed.notify()
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        with self._changed:
-            self._over = True
-            self._changed.notify()
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._over:
-                    self._changed.wait()
-                if self._over:
-                    return
-                text = self._waiting.popleft()
-            yield text
-
-
-class _Audience:
-    """All clients of a server."""
-
-    def __init__(self) -> None:
-        self._lock, self._over = Lock(), False
-        self._listeners: set[_Listener] = set()
-        self._gone_dropped = 0
-
-    def join(self) -> _Listener:
-        """A place for a new client."""
-        listener = _Listener()
-        with self._lock:
-            self._listeners = self._listeners | {listener}  # replaced, not changed: put() may be going through it
-            if self._over:
-                listener.end()
-        return listener
-
-    def leave(self, listener: _Listener) -> None:
-        """Its place is free again."""
-        with self._lock:
-            self._listeners = self._listeners - {listener}
-            self._gone_dropped += listener.dropped
-
-    @property
-    def size(self) -> int:
-        """Clients connected now."""
-        return len(self._listeners)
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet, self.url = outlet, ""
+        self._waiting: deque[PosedFrame] = deque()
+        self._lock, self._ready, self._lost = Lock(), Event(), 0
+        self._over = False
+        self._error: BaseException | None = None
 
     @property
     def dropped(self) -> int:
-        """Frames that slow clients lost."""
-        return self._gone_dropped + sum(listener.dropped for listener in self._listeners)
-
-    def put(self, people: PosedFrame) -> None:
-        """To everybody; nothing is made where nobody listens."""
-        if listeners := self._listeners:
-            text = json.dumps(message(people))
-            for listener in listeners:
-                listener.put(text)
-
-    def end(self) -> None:
-        """Send everybody home."""
-        with self._lock:
-            self._over = True
-            for listener in self._listeners:
-                listener.end()
-
-
-class TcpStream:
-    """A sink: a server of JSON lines."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.audience = _Audience()
-        self._server = _listening(host, port)
-        self.port: int = self._server.getsockname()[1]
-        self._lock = Lock()
-        self._clients: set[socket.socket] = set()
-        self._thread = Thread(target=self._accept, name="tcp-stream", daemon=True)
-        self._thread.start()
+        """Messages lost to slow clients, or (udp) that the system had no room for."""
+        return self._lost + self.outlet.lost
 
     def put(self, frame: Frame, people: PosedFrame) -> None:
-        """Queue one frame for every client."""
-        self.audience.put(people)
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # the server was closed
-            while True:
-                client, _ = self._server.accept()
-                with self._lock:
-                    self._clients = self._clients | {client}
-                Thread(target=self._serve, args=(client,), name="tcp-client", daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        listener = self.audience.join()
-        with client, suppress(OSError):  # it went away
-            for text in listener:
-                client.sendall(text.encode() + b"\n")
-        self.audience.leave(listener)
+        """Leave one frame for the thread."""
         with self._lock:
-            self._clients = self._clients - {client}
+            if len(self._waiting) == QUEUE_FRAMES:
+                self._waiting.popleft()
+                self._lost += 1
+            self._waiting.append(people)
+        self._wake()
 
-    def __enter__(self) -> "TcpStream":
+    def __enter__(self) -> "JsonStream":
+        self._thread = Thread(target=self._run, name="stream", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        say(f"streaming: {self.url}")
         return self
 
     def __exit__(self, *error: object) -> None:
-        for closing in (self._server, *self._clients):
-            with suppress(OSError):
-                closing.shutdown(socket.SHUT_RDWR)  # wakes up who waits in accept or sendall
-        self._server.close()
-        self.audience.end()
-        self._thread.join(1)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise InputError(f"--stream: cannot serve on {host}:{port} ({error.strerror})", hint="another port") from error
-
-
-class WebSocketStream:
-    """A sink: a WebSocket server, a text message a frame."""
-
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            from websockets.sync.server import serve
-        except ImportError as error:
-            raise MissingDependency("websockets is not installed", hint="pip install 'poseda-deploy[live]'") from error
-        self.audience = _Audience()
-        self._connections: set[Any] = set()
-        self._server = serve(self._serve, sock=_listening(host, port), compression=None)
-        self.port: int = self._server.socket.getsockname()[1]
-        self._thread = Thread(target=self._server.serve_forever, name="ws-stream", daemon=True)
-        self._thread.start()
-
-    def put(self, frame: Frame, people: PosedFrame) -> None:
-        """Queue one frame for every client."""
-        self.audience.put(people)
-
-    def _serve(self, connection: Any) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        listener = self.audience.join()
-        self._connections.add(connection)
-        with suppress(ConnectionClosed, OSError):
-            for text in listener:
-                connection.send(text)
-        self._connections.discard(connection)
-        self.audience.leave(listener)
-
-    def __enter__(self) -> "WebSocketStream":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.audience.end()
-        self._server.shutdown()
-        for connection in list(self._connections):
-            with suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)  # wakes up who waits for a client that never reads
+        self._over = True
+        self._wake()
         self._thread.join()
+        if self.dropped:
+            say(f"{self.url}: {self.dropped} messages were lost to clients too slow for them")
 
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop ended with an error, which was said
+            self._loop.call_soon_threadsafe(self._news.set)
 
-STREAMS: dict[str, Callable[[str, int], Sink]] = {"udp": UdpStream, "tcp": TcpStream, "ws": WebSocketStream}
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except Exception as error:  # no client may be able to end the run
+            if self._ready.is_set():
+                say(f"{self.url}: the stream stopped, the run goes on: {type(error).__name__}: {error}")
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _work(self) -> None:
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        self.url = await self.outlet.open()
+        self._ready.set()
+        try:
+            while await self._news.wait() and not (self._over and not self._waiting):
+                self._news.clear()
+                for people in self._take():
+                    self.outlet.publish(people)
+                    await asyncio.sleep(0)  # clients get it before the next is made
+                if self._over:
+                    self._news.set()
+        finally:
+            await self.outlet.close()
+
+    def _take(self) -> list[PosedFrame]:
+        with self._lock:
+            taken = list(self._waiting)
+            self._waiting.clear()
+        return taken

@@ -22,7 +22,10 @@ HEAVY = {
     "cv2": {"poseda_deploy/opencv.py"},
     "viser": {"runtime/web.py"},
     "trimesh": {"runtime/solids.py"},
-    "scipy": {"train", "runtime/bvh_writer.py", "runtime/track.py"},
+    "ezc3d": {"runtime/markers.py"},
+    "rerun": {"runtime/rerun_file.py"},
+    "websockets": {"runtime/outlets.py", "runtime/web.py"},
+    "scipy": {"train", "runtime/track.py"},
     "h5py": {"train"},
     "safetensors": {"poseda_deploy/model.py", "train", "export"},
 }

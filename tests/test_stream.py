@@ -1,15 +1,22 @@
-"""Streams: who listens gets every frame, who is slow loses some, and the run never waits."""
+"""Streams: who listens gets every frame, who is slow loses the oldest, and the run never waits."""
 
 import json
+import logging
 import socket
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any
 
 import numpy as np
 import pytest
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.poses import PosedFrame
-from poseda_deploy.runtime.stream import BACKLOG, MAX_DATAGRAM, TcpStream, UdpStream, WebSocketStream, open_stream
+from poseda_deploy.runtime import outlets
+from poseda_deploy.runtime.outlets import DATAGRAM_BYTES, QUEUE_FRAMES, ServerOutlet, datagrams, message
+from poseda_deploy.runtime.sinks import Sink
+from poseda_deploy.runtime.stream import JsonStream, open_stream
 from poseda_deploy.runtime.video import Frame
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
@@ -21,7 +28,7 @@ def people(index: int, count: int = 1) -> PosedFrame:
     return PosedFrame(index, index / 30, np.arange(count), pose_m, pose_m[:, 1], score, pose_m[..., :2])
 
 
-def put(stream: UdpStream | TcpStream | WebSocketStream, index: int, count: int = 1) -> float:
+def put(stream: JsonStream, index: int, count: int = 1) -> float:
     """Seconds that it took."""
     frame, posed = Frame(index, index / 30, PICTURE), people(index, count)
     start = time.perf_counter()
@@ -29,96 +36,227 @@ def put(stream: UdpStream | TcpStream | WebSocketStream, index: int, count: int 
     return time.perf_counter() - start
 
 
-def wait_for(stream: TcpStream | WebSocketStream, clients: int) -> None:
+def wait_until(true: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + 5
-    while stream.audience.size != clients and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    assert stream.audience.size == clients
+    while not true() and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    assert true()
+
+
+def clients(stream: JsonStream) -> int:
+    assert isinstance(stream.outlet, ServerOutlet)
+    return stream.outlet.clients
+
+
+def port(stream: JsonStream) -> int:
+    return int(stream.url.rpartition(":")[2])
+
+
+class TcpClient:
+    """Reads JSON lines."""
+
+    def __init__(self, stream: JsonStream) -> None:
+        before = clients(stream)
+        self.socket = socket.create_connection(("127.0.0.1", port(stream)), timeout=5)
+        self._lines = self.socket.makefile()
+        wait_until(lambda: clients(stream) > before)
+
+    def read(self) -> dict[str, Any]:
+        got: dict[str, Any] = json.loads(self._lines.readline())
+        return got
+
+    def close(self) -> None:
+        self._lines.close()
+        self.socket.close()
+
+
+class WebSocketClient:
+    """Reads text messages."""
+
+    def __init__(self, stream: JsonStream) -> None:
+        from websockets.sync.client import connect
+
+        before = clients(stream)
+        self.connection = connect(stream.url, max_queue=1)
+        wait_until(lambda: clients(stream) > before)
+
+    def read(self) -> dict[str, Any]:
+        got: dict[str, Any] = json.loads(self.connection.recv(timeout=5))
+        return got
+
+    def close(self) -> None:
+        self.connection.socket.close()  # as a cable that is pulled: no goodbye
+
+
+KINDS = [("tcp", TcpClient), ("ws", WebSocketClient)]
+Client = type[TcpClient] | type[WebSocketClient]
+
+
+@pytest.fixture(autouse=True)
+def ws_needs_websockets(request: pytest.FixtureRequest) -> None:
+    if "ws" in str(request.node.name):
+        pytest.importorskip("websockets", reason="websockets (extra live) is not installed")
+
+
+def test_it_is_a_sink() -> None:
+    assert isinstance(open_stream("udp://127.0.0.1:9"), Sink)
+
+
+def test_a_message_is_what_the_documentation_shows() -> None:
+    posed = people(12, 2)
+    posed.pose_m[0, 3] = np.nan
+    text = json.dumps(message(posed), allow_nan=False)
+    got = json.loads(text)
+    assert got["frame"] == 12 and got["time_s"] == 0.4 and list(got["people"][1]) == ["person", "pose", "root", "score"]
+    assert got["people"][0]["pose"][3] == [None] * 3, "JSON has no NaN"
+    np.testing.assert_allclose(got["people"][1]["pose"], posed.pose_m[1], atol=1e-5)
+    np.testing.assert_allclose(got["people"][1]["root"], posed.root_m[1], atol=1e-5)
 
 
 def test_udp_brings_every_frame_and_person() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
         ear.bind(("127.0.0.1", 0))
         ear.settimeout(5)
-        with UdpStream("127.0.0.1", ear.getsockname()[1]) as stream:
-            put(stream, 3, 2)
-            heard = json.loads(ear.recv(65536))
-            assert heard["frame"] == 3 and [p["person"] for p in heard["people"]] == [0, 1]
-            np.testing.assert_allclose(heard["people"][1]["pose"], people(3, 2).pose_m[1], atol=1e-4)
-            put(stream, 4, 100)
-            parts = [json.loads(ear.recv(65536))]
-            while sum(len(part["people"]) for part in parts) < 100:
-                parts.append(json.loads(ear.recv(65536)))
-    assert len(parts) > 1
-    assert {part["frame"] for part in parts} == {4}
-    assert sorted(p["person"] for part in parts for p in part["people"]) == list(range(100))
-    assert all(len(json.dumps(part)) <= MAX_DATAGRAM for part in parts)
+        with open_stream(f"udp://127.0.0.1:{ear.getsockname()[1]}") as stream:
+            for index, count in ((3, 2), (4, 0), (5, 40)):
+                put(stream, index, count)
+            heard = [json.loads(ear.recv(65536)) for _ in range(2 + 40)]
+    assert [h["frame"] for h in heard] == [3, 4] + [5] * 40
+    assert [len(h["people"]) for h in heard] == [2, 0] + [1] * 40
+    assert [h["people"][0]["person"] for h in heard[2:]] == list(range(40))
+    assert stream.dropped == 0
+
+
+def test_datagrams_are_as_small_as_promised() -> None:
+    assert max(map(len, datagrams(message(people(0, 40))))) < DATAGRAM_BYTES
+    assert len(list(datagrams(message(people(0, 5))))) == 1
 
 
 def test_udp_to_nobody_is_no_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with UdpStream("127.0.0.1", port) as stream:
-        assert max(put(stream, i) for i in range(50)) < 0.1
+        nobody = free.getsockname()[1]
+    with open_stream(f"udp://127.0.0.1:{nobody}") as stream:
+        for index in range(50):
+            put(stream, index)
+            time.sleep(0.001)
+    assert stream.dropped == 0
 
 
-def test_tcp_clients_come_and_go() -> None:
-    with TcpStream("127.0.0.1", 0) as stream:
+@pytest.mark.parametrize(("kind", "client_type"), KINDS)
+def test_clients_come_and_go(kind: str, client_type: Client) -> None:
+    with open_stream(f"{kind}://127.0.0.1:0") as stream:
         put(stream, 0)
-        for index in (1, 2):  # a second client after the first has gone
-            with socket.create_connection(("127.0.0.1", stream.port)) as client, client.makefile() as lines:
-                wait_for(stream, 1)
+        for index in range(1, 4):
+            with closing(client_type(stream)) as client, closing(client_type(stream)) as other:
                 put(stream, index)
-                assert json.loads(lines.readline())["frame"] == index
-            deadline_s = time.monotonic() + 5
-            while stream.audience.size and time.monotonic() < deadline_s:
-                put(stream, 9)  # a gone client is noticed when something is sent
-                time.sleep(0.01)
-            assert stream.audience.size == 0
+                assert client.read()["frame"] == other.read()["frame"] == index
+            while clients(stream):  # one who is gone without a goodbye is noticed when something is sent
+                put(stream, 9)
+                time.sleep(0.005)
 
 
-def test_a_tcp_client_that_never_reads_costs_nothing() -> None:
-    with TcpStream("127.0.0.1", 0) as stream, socket.create_connection(("127.0.0.1", stream.port)):
-        wait_for(stream, 1)
-        seconds = [put(stream, i, 4) for i in range(3000)]
-        assert stream.audience.dropped > 1000, "what does not fit into the system's buffers and the backlog"
-        assert np.quantile(seconds, 0.99) < 0.02 and stream.audience.size == 1
+@pytest.mark.parametrize(("kind", "client_type"), KINDS)
+def test_what_waits_is_fetched_at_the_end(kind: str, client_type: Client) -> None:
+    with ExitStack() as stack:
+        with open_stream(f"{kind}://127.0.0.1:0") as stream:
+            client = stack.enter_context(closing(client_type(stream)))
+            for index in range(QUEUE_FRAMES):
+                put(stream, index)
+        assert [client.read()["frame"] for _ in range(QUEUE_FRAMES)] == list(range(QUEUE_FRAMES))
+    assert stream.dropped == 0
 
 
-def test_websocket_messages() -> None:
-    connect = pytest.importorskip("websockets.sync.client").connect
-    with WebSocketStream("127.0.0.1", 0) as stream:
-        for _ in range(2):
-            with connect(f"ws://127.0.0.1:{stream.port}") as client:
-                wait_for(stream, 1)
-                for index in range(BACKLOG):
-                    put(stream, index)
-                heard = [json.loads(client.recv(timeout=5))["frame"] for _ in range(BACKLOG)]
-                assert heard == list(range(BACKLOG))
-            put(stream, 99)  # a gone client is noticed when something is sent
-            wait_for(stream, 0)
-    assert stream.audience.dropped == 0
+@pytest.mark.parametrize(("kind", "client_type"), KINDS)
+def test_who_never_reads_costs_the_run_nothing(kind: str, client_type: Client) -> None:
+    frames, took_s, heard = 500, [], []
+    with ExitStack() as stack:
+        with open_stream(f"{kind}://127.0.0.1:0") as stream:
+            _, quick = (stack.enter_context(closing(client_type(stream))) for _ in range(2))
+            for index in range(frames):
+                took_s.append(put(stream, index, 4))
+                heard.append(quick.read()["frame"])
+            assert heard == list(range(frames)), "the other client misses nothing"
+            assert clients(stream) == 2 and frames / 3 < stream.dropped < frames
+            start_s = time.monotonic()
+        assert time.monotonic() - start_s < 4, "one who never reads does not hold up the end"
+    assert np.median(took_s) < 0.001
 
 
-def test_a_websocket_client_that_never_reads_holds_up_neither_run_nor_end() -> None:
-    pytest.importorskip("websockets")
-    with WebSocketStream("127.0.0.1", 0) as stream, socket.create_connection(("127.0.0.1", stream.port)) as client:
-        key = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        client.sendall(f"{key}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
-        wait_for(stream, 1)
-        seconds = [put(stream, i, 4) for i in range(3000)]
-        assert stream.audience.dropped > 1000 and np.quantile(seconds, 0.99) < 0.02
-        start_s = time.monotonic()
-    assert time.monotonic() - start_s < 5
+@pytest.mark.parametrize(("kind", "client_type"), KINDS)
+def test_a_slow_client_sees_the_newest(kind: str, client_type: Client) -> None:
+    """It loses the oldest: of 3000 frames that came while it slept, the last ones are there."""
+    with open_stream(f"{kind}://127.0.0.1:0") as stream, closing(client_type(stream)) as client:
+        for index in range(3000):
+            put(stream, index, 4)
+            if index % 10 == 0:
+                time.sleep(0.001)
+        wait_until(lambda: not stream._waiting)
+        seen = [client.read()["frame"]]
+        while seen[-1] < 2999:
+            seen.append(client.read()["frame"])
+        assert seen == sorted(set(seen)) and len(seen) < 3000
+        assert seen[-QUEUE_FRAMES:] == list(range(3000 - QUEUE_FRAMES, 3000))
+        assert stream.dropped + len(seen) == 3000, "every frame that is missing was counted"
+
+
+@pytest.mark.parametrize(("kind", "client_type"), KINDS)
+def test_who_takes_nothing_is_let_go(kind: str, client_type: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlets, "STALL_S", 0.2)
+    with open_stream(f"{kind}://127.0.0.1:0") as stream, closing(client_type(stream)):
+        for index in range(1000):
+            put(stream, index, 10)
+            time.sleep(0.002)
+            if not clients(stream):
+                break
+        assert not clients(stream)
 
 
 def test_a_port_that_is_taken_is_said() -> None:
-    with TcpStream("127.0.0.1", 0) as stream, pytest.raises(InputError, match="cannot serve"):
-        open_stream(f"tcp://127.0.0.1:{stream.port}")
+    with open_stream("tcp://127.0.0.1:0") as stream:
+        with pytest.raises(InputError, match="cannot serve there") as failure, open_stream(stream.url):
+            pass
+        assert "tcp://127.0.0.1:0 takes a free port" in failure.value.hint
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "udp://127.0.0.1", "tcp://:9000", "udp://h:99999", "nonsense"])
+def test_an_unknown_host_is_said() -> None:
+    with pytest.raises(InputError, match="nothing is called"), open_stream("udp://no.such.host.invalid:9000"):
+        pass
+
+
+def test_loopback_unless_another_host_is_named() -> None:
+    with open_stream("tcp://:0") as stream:
+        assert stream.url.startswith("tcp://127.0.0.1:")
+
+
+def test_ws_refuses_pages_from_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+    from websockets.typing import Origin
+
+    with open_stream("ws://127.0.0.1:0") as stream, caplog.at_level(logging.ERROR):
+        for refused in ("https://example.com", "null", "http://localhost.example.com"):
+            with pytest.raises(InvalidStatus, match="403"):
+                connect(stream.url, origin=Origin(refused))
+        connect(stream.url, origin=Origin("http://localhost:3000")).close()
+        with socket.create_connection(("127.0.0.1", port(stream))) as visitor:  # no WebSocket at all
+            visitor.sendall(b"GET / HTTP/1.0\r\nAuthorization: Basic c2VjcmV0\r\n\r\n")
+            visitor.recv(1000)
+    assert not caplog.records, "who knocks is not worth a log"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "udp://127.0.0.1", "udp://h:99999", "nonsense", "ws://h:1/path", "ws://h:1?token=secret"],
+)
 def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(InputError, match="--stream"):
+    with pytest.raises(InputError, match=r"--stream: expected udp://, tcp:// or ws://HOST:PORT, got") as failure:
         open_stream(url)
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("url", ["ws://me:secret@127.0.0.1:9000", "udp:me:secret@h:1", "tcp://me:sec/ret@h:1"])
+def test_credentials_are_neither_taken_nor_shown(url: str) -> None:
+    with pytest.raises(InputError) as failure:
+        open_stream(url)
+    assert "sec" not in f"{failure.value} {failure.value.hint}"

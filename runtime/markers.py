@@ -1,0 +1,76 @@
+"""Motion capture files of one person: TRC (OpenSim's markers) and C3D."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poseda_deploy.errors import MissingDependency
+from poseda_deploy.skeleton import H36M17
+
+from .takes import Take
+
+C3D_FRAMES = 65_535
+"""A C3D file counts them in 16 bits."""
+
+
+def write_trc(take: Take, path: Path, name: str) -> None:
+    """Metres, y up; frames count from 1 as the format has it, NaN where the person is missing; `name` goes inside.
+
+    Blanks, which the format allows too, OpenSim 4.6 refuses at the end of a line.
+    """
+    frames, rate = len(take.joints_m), f"{float(take.fps):.6f}"
+    head = [
+        f"PathFileType\t4\t(X/Y/Z)\t{name}",
+        "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
+        f"{rate}\t{rate}\t{frames}\t17\tm\t{rate}\t1\t{frames}",
+        "Frame#\tTime\t" + "\t\t\t".join(H36M17.joints) + "\t\t",
+        "\t\t" + "\t".join(f"{axis}{marker}" for marker in range(1, 18) for axis in "XYZ"),
+        "",
+    ]
+    rows = zip(take.time_s, take.joints_m.reshape(-1, 51).tolist(), strict=True)
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(f"{line}\n" for line in head)
+        for number, (time_s, xyz_m) in enumerate(rows, take.first_frame + 1):
+            fields = "\t".join(f"{value:.5f}" for value in xyz_m).replace("nan", "NaN")
+            stream.write(f"{number}\t{time_s:.6f}\t{fields}\n")
+
+
+def c3d_parts(take: Take) -> list[Take]:
+    """The take, cut into as many as the format's count of frames asks for."""
+    joints_m, starts = take.joints_m, range(0, len(take.joints_m), C3D_FRAMES)
+    first, start_s, fps = take.first_frame, take.start_s, float(take.fps)
+    return [
+        replace(take, first_frame=first + i, start_s=start_s + i / fps, joints_m=joints_m[i : i + C3D_FRAMES])
+        for i in starts
+    ]
+
+
+def write_c3d(take: Take, path: Path) -> None:
+    """Millimetres, z up as most readers expect (x right, y away from the camera); residual -1 where missing."""
+    file = _ezc3d().c3d()
+    frames = len(take.joints_m)
+    x, y, z = np.moveaxis(take.joints_m, 2, 0) * 1000
+    missing = np.isnan(x.T)[None]
+    points = np.concatenate([np.stack([x, -z, y]).transpose(0, 2, 1), np.ones((1, 17, frames))])
+    fits = take.first_frame + frames <= C3D_FRAMES
+    file["header"]["points"]["first_frame"] = take.first_frame if fits else 0
+    point = file["parameters"]["POINT"]
+    point["RATE"]["value"], point["UNITS"]["value"] = [float(take.fps)], ["mm"]
+    point["LABELS"]["value"] = list(H36M17.joints)
+    file.add_parameter("POINT", "X_SCREEN", ["+X"])  # by which readers know what is up
+    file.add_parameter("POINT", "Y_SCREEN", ["+Z"])
+    file["data"]["points"] = points
+    file["data"]["meta_points"]["residuals"] = np.where(missing, -1.0, 0.0)
+    file.write(str(path))
+    if path.stat().st_size < points.size * 4:  # the library does not say when the disk is full
+        raise OSError(f"{path}: {path.stat().st_size} of {points.size * 4} bytes arrived")
+
+
+def _ezc3d() -> Any:
+    try:
+        import ezc3d
+    except ImportError as error:
+        raise MissingDependency("ezc3d is not installed", hint="pip install 'poseda-deploy[formats]'") from error
+    return ezc3d
