@@ -24,8 +24,8 @@ class DetectorFlags(CommonOptions):
     """The ONNX model that finds the persons' boxes."""
     person_input: Literal["rtmdet", "yolox"] = "rtmdet"
     """How it wants its pixels."""
-    detector_device: Literal["cpu", "cuda"] = "cpu"
-    """Where the ONNX models run; never silently elsewhere."""
+    detector_device: Literal["cpu", "cuda", "trt"] = "cpu"
+    """What runs the ONNX models, never silently another; trt: ONNX Runtime's TensorRT provider."""
     persons: int = 1
     """People to look for, or to keep, in each frame."""
 
@@ -56,11 +56,14 @@ def open_detector(flags: DetectorFlags, *, quiet: bool) -> AbstractContextManage
         return MediaPipeDetector(flags.pose_model, flags.persons, quiet=quiet)
     if flags.person_model is None or not flags.pose_model.endswith(".onnx"):
         raise InputError("--detector onnx needs --pose-model FILE.onnx and --person-model FILE.onnx")
-    from .topdown import TopDownDetector
+    from .topdown import Provider, TopDownDetector
 
-    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"] = (
-        "CUDAExecutionProvider" if flags.detector_device == "cuda" else "CPUExecutionProvider"
-    )
+    providers: dict[str, Provider] = {
+        "cpu": "CPUExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "trt": "TensorrtExecutionProvider",
+    }
+    provider = providers[flags.detector_device]
     return TopDownDetector(
         Path(flags.pose_model), flags.person_model, flags.persons, provider=provider, person_input=flags.person_input
     )

@@ -142,7 +142,7 @@ def open_session(path: Path, provider: str, options: Mapping[str, str] | None = 
             f"asked for {provider}, which this onnxruntime does not have",
             hint="pip uninstall onnxruntime, then pip install 'poseda-deploy[gpu]'; or --backend ort-cpu",
         )
-    if provider == "CUDAExecutionProvider":
+    if provider != "CPUExecutionProvider":
         ort.preload_dlls()
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1

@@ -22,7 +22,7 @@ from .video import Frame
 
 Array = np.ndarray
 Image = UInt8[np.ndarray, "_ _ 3"]
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 PersonInput = Literal["rtmdet", "yolox"]
 """How the person detector takes its pixels; both of them blue, green, red."""
 

@@ -15,7 +15,17 @@ from poseda_deploy.errors import BackendError, InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.runtime.detect import Detector
 from poseda_deploy.runtime.replay import ReplayDetector
-from poseda_deploy.runtime.topdown import PersonModel, PoseModel, TopDownDetector, box_around, choose, cut, iou, twins
+from poseda_deploy.runtime.topdown import (
+    PersonModel,
+    PoseModel,
+    Provider,
+    TopDownDetector,
+    box_around,
+    choose,
+    cut,
+    iou,
+    twins,
+)
 from poseda_deploy.runtime.video import Frame
 from poseda_deploy.skeleton import COCO17, HALPE26, OPENPOSE25
 
@@ -346,19 +356,20 @@ def test_a_wrong_file_is_told_what_was_expected(tmp_path: Path) -> None:
         TopDownDetector(pose, person, 0)
 
 
-def test_what_was_asked_for_runs_or_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_what_was_asked_for_runs_or_nothing(provider: Provider, tmp_path: Path) -> None:
     from poseda_deploy.runtime.ort import open_session
 
     pose, person = pose_model(tmp_path / "p.onnx"), fixed_person_model(tmp_path / "f.onnx", [])
     try:
-        active = open_session(pose, "CUDAExecutionProvider").get_providers()[0] == "CUDAExecutionProvider"
+        active = open_session(pose, provider).get_providers()[0] == provider
     except BackendError:
         active = False
     if active:
-        assert TopDownDetector(pose, person, provider="CUDAExecutionProvider").provider == "CUDAExecutionProvider"
+        assert TopDownDetector(pose, person, provider=provider).provider == provider
     else:
-        with pytest.raises(BackendError, match="asked for CUDAExecutionProvider"):
-            TopDownDetector(pose, person, provider="CUDAExecutionProvider")
+        with pytest.raises(BackendError, match=f"asked for {provider}"):
+            TopDownDetector(pose, person, provider=provider)
 
 
 def test_replay_gives_each_frame_its_row(walker: Keypoints2D) -> None:
