@@ -39,6 +39,8 @@ DUPLICATE = 0.75
 """OKS from which two detections of one frame are one person; at 0.65 people who cross begin to be taken for one."""
 BORN_AFTER = 3
 """Frames in which a person is seen before it has an identity: a detector's ghosts flicker."""
+GHOST_S = 0.1
+"""In a clip, where it is known how long somebody stayed: three frames on a bush of the demo video, no more."""
 MAX_GAP_S = 1.0
 """An identity ends when it was not seen for longer; frames further apart than this have nobody in common."""
 PATIENCE = 3.0
@@ -168,7 +170,18 @@ def identities(
     """Identity of every detection of a clip, as `Tracker.step`, but known from a person's first frame on."""
     tracker = Tracker(xy_px.shape[1])
     frames = [tracker.tracks(float(t), xy, s) for t, xy, s in zip(time_s, xy_px, score, strict=True)]
-    return np.stack([_identities(found) for found in frames])
+    return _without_ghosts(time_s, np.stack([_identities(found) for found in frames]))
+
+
+def _without_ghosts(time_s: Float[np.ndarray, " t"], identity: Int[np.ndarray, "t p"]) -> Int[np.ndarray, "t p"]:
+    """Whoever was there for less than GHOST_S is nobody; the others are numbered anew."""
+    people = np.unique(identity[identity >= 0]).tolist()
+    seen_s = {who: time_s[(identity == who).any(1)] for who in people}
+    real = [who for who in people if seen_s[who][-1] - seen_s[who][0] >= GHOST_S]
+    renumbered = np.full_like(identity, -1)
+    for number, who in enumerate(real):
+        renumbered[identity == who] = number
+    return renumbered
 
 
 def steady_slots(identity: Int[np.ndarray, "t p"]) -> Int[np.ndarray, "t p"]:

@@ -86,6 +86,13 @@ def test_a_ghost_of_two_frames_is_nobody(body_px: np.ndarray) -> None:
     assert found == {0: {0}, 1: {-1}}
 
 
+def test_in_a_clip_a_ghost_of_three_frames_is_nobody_and_the_others_count_from_zero(body_px: np.ndarray) -> None:
+    time_s, xy_px, score, who = clip(body_px + 300, body_px + 900, hidden={0: slice(3, 90), 1: slice(0, 10)})
+    found = identities(time_s, xy_px, score)
+    assert set(found[who == 0].tolist()) == {-1} and set(found[(who == 1) & (score.max(-1) > 0)].tolist()) == {0}
+    assert set(live(time_s, xy_px, score).ravel().tolist()) == {-1, 0, 1}, "live it is not known yet"
+
+
 def test_two_detections_of_one_person_are_one(body_px: np.ndarray) -> None:
     time_s, xy_px, score, _ = clip(body_px, body_px + 3)
     found = identities(time_s, xy_px, score)
