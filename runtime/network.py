@@ -14,6 +14,9 @@ from poseda_deploy.errors import InputError
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 PROBE_S = 3.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOCAL_PAGES = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+"""Pages that may read what is served on loopback; without this any page open in the same browser could."""
 _HIDDEN = "***"
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 # Recorders of several makers want them in the path: rtsp://host/user=admin&password=12345&channel=1

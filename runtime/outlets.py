@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.poses import PosedFrame, person_fields
+
+from .network import LOCAL_PAGES, LOOPBACK
 
 QUEUE_FRAMES = 16
 """Frames that wait for one client: half a second at 30 fps."""
@@ -24,9 +25,6 @@ FLUSH_S = 1.0
 """What clients get at the end to fetch what waits for them."""
 DATAGRAM_BYTES = 8192
 """At most, unless one person alone takes more; Linux sends 65,507, macOS 9,216. A person takes 0.8 kB."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOCAL_PAGES = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
-"""Pages that may read a WebSocket on loopback; without this any page open in a browser here could."""
 
 
 def message(people: PosedFrame) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.terminal import say
 
-from .network import masked
-from .outlets import LOOPBACK, OUTLETS, QUEUE_FRAMES, Outlet
+from .network import LOOPBACK, masked
+from .outlets import OUTLETS, QUEUE_FRAMES, Outlet
 from .video import Frame
 
 EXAMPLE = "--stream ws://127.0.0.1:9000"

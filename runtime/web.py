@@ -5,7 +5,6 @@ most ten times a second; while nobody watches nothing is painted.
 """
 
 import logging
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,14 +34,12 @@ from .draw import (
     shrink,
     world_axes,
 )
+from .network import LOCAL_PAGES, LOOPBACK
 from .solids import PARTS, Instances, shapes, solids
 from .video import Frame
 
 Array = np.ndarray
 PERIOD_S = 0.1
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOCAL_PAGES = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
-"""Pages that may read the stream of a server on loopback; without this any page open in the same browser could."""
 PICTURE_WH_PX, JPEG_QUALITY = (576, 520), 80  # at most; leaves room for the figures under it and for the 3D view
 PANEL_PX = 24, 380  # wider than the picture, and at least
 VIEW_RAD = 0.6  # across the height; Scene places its eye for 0.38, without room for the camera
