@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from poseda_deploy.backend import Backend
     from poseda_deploy.bundle import Bundle
 
+    from .live import Meter
     from .people import LivePeople
     from .sinks import Sink
     from .sources import Source
@@ -167,7 +168,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
         "camera": camera.summary(),
         "calibration": people.scene.summary(),
         "units": "stages in ms, bones in m",
-        "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("overlay",) if kind in outputs)],
+        "outputs": [*map(str, written), *([str(outputs["overlay"])] if "overlay" in outputs else [])],
     }
 
 
@@ -188,7 +189,7 @@ def _sinks(
     source: "Source",
     camera: Camera,
     people: "LivePeople",
-    meter: Any,
+    meter: "Meter",
 ) -> "tuple[list[Sink], Window | None]":
     """Where the run's people go; and the window, which may end it."""
     from .write import PoseLog

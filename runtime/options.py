@@ -81,6 +81,8 @@ class RunOptions(CameraOptions, DetectorFlags):
 
 def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Path]:
     """Where results go, by kind; refuses to replace anything before any work is done."""
+    from .write import written_before
+
     endings: dict[str, str] = {name: f".poses.{name}" for name in options.formats}
     if options.compare:
         endings["mediapipe"] = ".mediapipe.npz"
@@ -89,8 +91,6 @@ def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Pa
     if live:
         endings["jsonl"] = ".poses.jsonl"  # the log from which the others are made
     outputs = {kind: stem.with_name(stem.name + ending) for kind, ending in endings.items()}
-    from .write import written_before
-
     existing = [str(file) for path in outputs.values() for file in written_before(path)]
     if existing and not options.overwrite:
         raise InputError(f"{', '.join(existing)} exists", hint="--overwrite replaces it, --out STEM writes elsewhere")
