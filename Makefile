@@ -24,7 +24,7 @@ $(VENV)/.run: pyproject.toml constraints-ci.txt
 	$(call install,cpu$(comma)video)
 
 $(VENV)/.dev: pyproject.toml constraints-ci.txt
-	$(call install,cpu$(comma)video$(comma)live$(comma)formats$(comma)train$(comma)export$(comma)rtx$(comma)dev)
+	$(call install,cpu$(comma)video$(comma)live$(comma)formats$(comma)viz$(comma)train$(comma)export$(comma)rtx$(comma)dev)
 	touch $(VENV)/.run
 
 comma := ,

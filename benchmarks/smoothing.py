@@ -23,11 +23,11 @@ from poseda_deploy.bundle import Bundle, load_bundle, shipped_bundle_path
 from poseda_deploy.calibrate import angle_rad, calibrate, tiled
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.runtime.lift import lift_keypoints, smooth_and_fill
+from poseda_deploy.runtime.lift import lift_tracked, smooth_and_fill
 from poseda_deploy.runtime.people import LivePeople
 from poseda_deploy.runtime.smooth import LiveSmoother, smoothed
 from poseda_deploy.runtime.timing import StageClock
-from poseda_deploy.runtime.track import identities
+from poseda_deploy.runtime.track import identities, track_clip
 from poseda_deploy.runtime.video import Frame
 from poseda_deploy.skeleton import H36M17, MEDIAPIPE33, to_h36m17
 
@@ -249,7 +249,9 @@ def errors_mm(
     backend: Backend, bundle: Bundle, camera: Camera, keypoints: Keypoints2D, true_m: np.ndarray, joints: list[int]
 ) -> dict[str, tuple[float, float]]:
     """(MPJPE, root) of whole-clip lifting as it is, with One Euro, and without lag; the same frames for all."""
-    raw, _ = lift_keypoints(backend, keypoints, camera, bundle.manifest, StageClock(), lambda _: None, smooth=False)
+    raw, _ = lift_tracked(
+        backend, track_clip(keypoints), camera, bundle.manifest, StageClock(), lambda _: None, smooth=False
+    )
     steady = smooth_and_fill(raw, keypoints.time_s)
     kinds = {"raw": (raw.pose_m, raw.root_m), "one euro": live(raw.time_s, raw.pose_m, raw.root_m)}
     kinds["zero lag"] = (steady.pose_m, steady.root_m)

@@ -18,6 +18,7 @@ import mediapipe
 import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 
+from poseda_deploy.opencv import cv2
 from poseda_deploy.runtime.detect import _model_file
 from poseda_deploy.runtime.track import Tracker
 from poseda_deploy.runtime.video import VideoReader
@@ -46,7 +47,7 @@ def detections(video: Path, persons: int) -> Detections:
     rows = []
     with VideoReader(video) as reader, vision.PoseLandmarker.create_from_options(options) as landmarker:
         for frame in reader:
-            rgb = np.ascontiguousarray(frame.bgr[..., ::-1])
+            rgb = np.asarray(cv2.cvtColor(frame.bgr, cv2.COLOR_BGR2RGB))
             image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
             found = landmarker.detect_for_video(image, round(frame.time_s * 1000))
             both = np.zeros((persons, 33, 6))

@@ -29,12 +29,11 @@ def run(video: str | Path | int, **flags: Any) -> Generator[PosedFrame, None, No
     if source.live:
         yield from _as_it_comes(options, source)
         return
-    source.close()
     camera = choose_camera(options, None, source.size_wh, PROG)
     with opened_lifter(options) as (backend, bundle):
-        detections = detections_of(options, str(video), StageClock())
-        clip = lift_clip(options, detections, camera, backend, bundle.manifest, StageClock())
-    yield from posed_frames(detections.keypoints, clip.poses)
+        detections = detections_of(options, source, StageClock())
+        lifted = lift_clip(options, detections, camera, backend, bundle.manifest, StageClock())
+    yield from posed_frames(lifted.clip, lifted.poses)
 
 
 def _as_it_comes(options: RunOptions, source: Source) -> Generator[PosedFrame, None, None]:

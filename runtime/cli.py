@@ -35,15 +35,13 @@ def run(options: RunOptions) -> Mapping[str, Any]:
     """Detect, calibrate, lift, write; returns the summary."""
     video = video_of(options)
     if video is None:
-        return _run_clip(options, None, (0, 0))
+        return _run_clip(options, None, None)
     from .sources import open_source
 
-    source = open_source(video, options.images_per_s)
-    if source.live or options.as_it_comes:
-        with source:
+    with open_source(video, options.images_per_s) as source:
+        if source.live or options.as_it_comes:
             return _run_as_it_comes(options, video, source)
-    source.close()  # detection and drawing read it each in its own pass
-    return _run_clip(options, video, source.size_wh)
+        return _run_clip(options, video, source)
 
 
 def video_of(options: RunOptions) -> str | None:
@@ -86,10 +84,10 @@ def _stem(options: RunOptions, video: str | None) -> Path:
 # --- a recording, whole -----------------------------------------------------------------------------------------------
 
 
-def _run_clip(options: RunOptions, video: str | None, size_wh: tuple[int, int]) -> Mapping[str, Any]:
+def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -> Mapping[str, Any]:
     from poseda_deploy.keypoints import load_keypoints
 
-    from .clip import Detections, detections_of, draw_clip, lift_clip
+    from .clip import detections_of, draw_clip, lift_clip
     from .compare import apart_mm
     from .write import require_libraries, write_poses
 
@@ -97,29 +95,31 @@ def _run_clip(options: RunOptions, video: str | None, size_wh: tuple[int, int]) 
     known = load_keypoints(options.keypoints) if options.keypoints else None
     outputs = output_paths(options, _stem(options, video), live=False)
     # settled before anything is detected, so that a wrong calibration file costs no minutes
-    camera = choose_camera(options, known.camera if known else None, known.size_wh if known else size_wh, PROG)
+    seen = known or source
+    assert seen is not None  # one of --keypoints, --video and --demo was given
+    camera = choose_camera(options, known.camera if known else None, seen.size_wh, PROG)
     with opened_lifter(options) as (backend, bundle):
         clock = StageClock()
-        detections = Detections(known) if known else detections_of(options, video or "", clock)
-        clip = lift_clip(options, detections, camera, backend, bundle.manifest, clock)
+        detections = detections_of(options, seen, clock)
+        lifted = lift_clip(options, detections, camera, backend, bundle.manifest, clock)
         with clock.stage("write"):
-            written = write_poses(clip.poses, clip.scene.up, outputs, options.formats, camera)
-            if clip.own:
-                clip.own.save(outputs["mediapipe"])
+            written = write_poses(lifted.poses, lifted.scene.up, outputs, options.formats, camera)
+            if lifted.own:
+                lifted.own.save(outputs["mediapipe"])
         if video and "overlay" in outputs:
-            draw_clip(options, video, outputs["overlay"], clip, clock)
+            draw_clip(options, video, outputs["overlay"], lifted, clock)
         provider = backend.provider
-    frames = len(detections.keypoints)
+    frames = len(lifted.clip.keypoints)
     return {
         "frames": frames,
         "lost_frames": detections.lost_frames,
-        "people": len(set(clip.poses.person.tolist())),
+        "people": len(set(lifted.poses.person.tolist())),
         "fps": round(frames / clock.elapsed_s, 2),
         "provider": provider,
         "bundle": str(bundle.path),
         "camera": camera.summary(),
-        "calibration": clip.scene.summary(),
-        **({"mediapipe_apart_mm": apart_mm(clip.poses, clip.own)} if clip.own else {}),
+        "calibration": lifted.scene.summary(),
+        **({"mediapipe_apart_mm": apart_mm(lifted.poses, lifted.own)} if lifted.own else {}),
         "stages": clock.percentiles_ms(),
         "units": "stages in ms, bones in m",
         "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("mediapipe", "overlay") if kind in outputs)],

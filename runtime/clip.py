@@ -14,18 +14,19 @@ from poseda_deploy.terminal import progress
 from .compare import WithOwn3D
 from .detect import detect_source
 from .detector_flags import open_detector
-from .lift import SceneCalibration, lift_keypoints
+from .lift import SceneCalibration, lift_tracked
 from .options import RunOptions
 from .overlay import write_overlay
-from .sources import open_source
+from .sources import Source, open_source
 from .timing import StageClock
+from .track import TrackedClip, track_clip
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was seen in every frame."""
+    """What was seen in every frame, and of whom."""
 
-    keypoints: Keypoints2D
+    clip: TrackedClip
     lost_frames: int = 0
     """That the container promises and does not hold."""
     rival: WithOwn3D | None = None
@@ -34,21 +35,29 @@ class Detections:
 
 @dataclass(frozen=True)
 class LiftedClip:
-    """Everybody in a recording."""
+    """Everybody in a recording, in metres."""
 
-    detections: Detections
+    clip: TrackedClip
     poses: Poses3D
     scene: SceneCalibration
     own: Poses3D | None
     """MediaPipe's poses of the same rows."""
 
 
-def detections_of(options: RunOptions, video: str, clock: StageClock) -> Detections:
-    """Run the detector over the recording."""
-    with open_detector(options, quiet=options.quiet) as detector:
+def detections_of(options: RunOptions, seen: Source | Keypoints2D, clock: StageClock) -> Detections:
+    """Run the detector over a recording, which is closed then, unless what is in it is known already."""
+    if isinstance(seen, Keypoints2D):
+        keypoints, lost_frames, rival = seen, 0, None
+    else:
+        keypoints, lost_frames, rival = _detected(options, seen, clock)
+    with clock.stage("track"):
+        return Detections(track_clip(keypoints), lost_frames, rival)
+
+
+def _detected(options: RunOptions, source: Source, clock: StageClock) -> tuple[Keypoints2D, int, WithOwn3D | None]:
+    with open_detector(options, quiet=options.quiet) as detector, closing(source):
         rival = WithOwn3D(detector) if options.compare else None
-        with closing(open_source(video, options.images_per_s)) as source:
-            return Detections(*detect_source(source, rival or detector, clock, quiet=options.quiet), rival)
+        return *detect_source(source, rival or detector, clock, quiet=options.quiet), rival
 
 
 def lift_clip(
@@ -60,19 +69,18 @@ def lift_clip(
     clock: StageClock,
 ) -> LiftedClip:
     """Poses of everybody, with what the recording says of camera and people."""
-    keypoints, rival = detections.keypoints, detections.rival
-    with progress("lifting", len(keypoints), quiet=options.quiet) as advance:
-        poses, scene = lift_keypoints(
-            backend, keypoints, camera, manifest, clock, advance, bones=options.bones, smooth=options.smooth
+    clip, rival = detections.clip, detections.rival
+    with progress("lifting", len(clip.keypoints), quiet=options.quiet) as advance:
+        poses, scene = lift_tracked(
+            backend, clip, camera, manifest, clock, advance, bones=options.bones, smooth=options.smooth
         )
-    return LiftedClip(detections, poses, scene, rival.beside(poses, keypoints) if rival else None)
+    return LiftedClip(clip, poses, scene, rival.beside(poses, clip) if rival else None)
 
 
-def draw_clip(options: RunOptions, video: str, path: Path, clip: LiftedClip, clock: StageClock) -> None:
+def draw_clip(options: RunOptions, video: str, path: Path, lifted: LiftedClip, clock: StageClock) -> None:
     """Second pass over the recording: paint every frame."""
-    keypoints = clip.detections.keypoints
     with (
-        progress("drawing", len(keypoints), quiet=options.quiet) as advance,
+        progress("drawing", len(lifted.clip.keypoints), quiet=options.quiet) as advance,
         closing(open_source(video, options.images_per_s)) as source,
     ):
-        write_overlay(source, path, keypoints, clip.poses, clip.own, clip.scene.up, clock, advance)
+        write_overlay(source, path, lifted.clip, lifted.poses, lifted.own, lifted.scene.up, clock, advance)

@@ -5,48 +5,38 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 from poseda_deploy.skeleton import DERIVED, H36M17, MEDIAPIPE33
 
 from .detect import MediaPipeDetector
 from .draw import DrawnPerson
-from .lift import posed_frames
+from .track import TrackedClip
 from .video import Frame
 
 BESIDE_M = 1.0
 """To the right of ours, where it is drawn."""
-_LIMB_NAMES = [f"{side}_{joint}" for side in ("left", "right") for joint in ("knee", "ankle", "elbow", "wrist")]
-_LIMBS, _OWN_LIMBS = ([s.index(name) for name in _LIMB_NAMES] for s in (H36M17, MEDIAPIPE33))
 _MIDDLES = {**DERIVED, "spine": ("pelvis", "thorax"), "neck": ("thorax", "head")}
 
 
 class WithOwn3D:
-    """MediaPipe as a detector that remembers what it saw and its own 3D, frame by frame."""
+    """MediaPipe as a detector that remembers its own 3D, frame by frame."""
 
     def __init__(self, detector: MediaPipeDetector) -> None:
         self.skeleton, self.persons, self._detector = detector.skeleton, detector.persons, detector
-        self.seen_px: list[Float[np.ndarray, "p 33 2"]] = []
-        self.own_m: list[Float[np.ndarray, "p 33 3"]] = []
+        self._own_m: list[Float[np.ndarray, "p 33 3"]] = []
 
     def detect(self, frame: Frame) -> tuple[Float[np.ndarray, "p j 2"], Float[np.ndarray, "p j"]]:
         """As MediaPipeDetector."""
-        xy_px, score = self._detector.detect(frame)
-        self.seen_px.append(xy_px)
-        self.own_m.append(self._detector.own_m)
-        return xy_px, score
+        found = self._detector.detect(frame)
+        self._own_m.append(self._detector.own_m)
+        return found
 
-    def beside(self, poses: Poses3D, keypoints: Keypoints2D) -> Poses3D:
-        """MediaPipe's pose for each row of ours that it saw. Its pelvis is nowhere: NaN.
-
-        A row is found again by its 2D, because tracking has put the people into another order.
-        """
-        xy_px = np.concatenate([frame.xy_px for frame in posed_frames(keypoints, poses)])
+    def beside(self, poses: Poses3D, clip: TrackedClip) -> Poses3D:
+        """MediaPipe's pose for each row of ours that it saw. Its pelvis is nowhere: NaN."""
         own_m = np.full_like(poses.pose_m, np.nan)
-        for row in np.flatnonzero((poses.score[:, _LIMBS] > 0).any(1)):
-            frame, seen = poses.frame[row], poses.score[row, _LIMBS] > 0
-            apart_px = np.linalg.norm(self.seen_px[frame][:, _OWN_LIMBS] - xy_px[row, _LIMBS], axis=-1)
-            own_m[row] = own_pose_m(self.own_m[frame][(apart_px * seen).sum(1).argmin()])
+        slot = clip.slot_of(poses.frame, poses.person)
+        for row in np.flatnonzero(poses.score.any(1)):
+            own_m[row] = own_pose_m(self._own_m[poses.frame[row]][slot[row]])
         return replace(poses, pose_m=own_m, root_m=np.full_like(poses.root_m, np.nan))
 
 

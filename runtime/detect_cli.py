@@ -69,12 +69,15 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
 def _detect(options: DetectOptions, video: str, clock: StageClock) -> tuple[Keypoints2D, int]:
     from .detect import detect_source
     from .sources import open_source
+    from .track import in_steady_slots, track_clip
 
     with open_source(video, exact_rate("--fps", options.fps)) as source:
         if source.live:
             raise InputError(f"--video {video} has no end", hint="poseda-run --video takes cameras and streams")
         with open_detector(options, quiet=options.quiet) as detector:
-            return detect_source(source, detector, clock, quiet=options.quiet)
+            keypoints, lost_frames = detect_source(source, detector, clock, quiet=options.quiet)
+    with clock.stage("track"):
+        return in_steady_slots(track_clip(keypoints)), lost_frames
 
 
 def _convert(options: DetectOptions) -> Keypoints2D:

@@ -1,4 +1,4 @@
-"""A whole clip of one camera in, metric people out: track, calibrate what is unknown, lift, smooth without lag."""
+"""A tracked clip of one camera in, metric people out: calibrate what is unknown, lift, smooth without lag."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,13 +10,12 @@ from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.bundle import Manifest
 from poseda_deploy.calibrate import Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
-from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import PosedFrame, Poses3D
-from poseda_deploy.skeleton import BONE_GROUPS, to_h36m17
+from poseda_deploy.skeleton import BONE_GROUPS
 
 from .smooth import fillable, smoothed
 from .timing import StageClock
-from .track import identities
+from .track import TrackedClip
 
 BATCH = 256
 """Rows in one call of the lifter: 10 ms, 40 us each; one row alone takes 440."""
@@ -45,9 +44,9 @@ class SceneCalibration:
         }
 
 
-def lift_keypoints(
+def lift_tracked(
     backend: Backend,
-    keypoints: Keypoints2D,
+    clip: TrackedClip,
     camera: Camera,
     manifest: Manifest,
     clock: StageClock,
@@ -60,8 +59,7 @@ def lift_keypoints(
 
     `bones=False` lifts with unknown bone lengths; `smooth=False` leaves each frame as it was lifted, and gaps open.
     """
-    with clock.stage("track"):
-        identity, _ = _tracked(keypoints)
+    keypoints, identity = clip.keypoints, clip.identity
     frame, slot = np.nonzero(identity >= 0)
     order = np.lexsort((identity[frame, slot], frame))
     frame, slot = frame[order], slot[order]
@@ -135,19 +133,12 @@ def _one_smoothed(poses: Poses3D, mine: Bool[np.ndarray, " m"], time_s: Float[np
     return Poses3D(frame, np.full(len(frame), poses.person[mine][0]), time_s[frame], pose_m, root_m, score)
 
 
-def posed_frames(keypoints: Keypoints2D, poses: Poses3D) -> Iterator[PosedFrame]:
-    """One for every frame of the clip, also where nobody is, from the poses that `lift_keypoints` made of it."""
-    identity, xy_px = _tracked(keypoints)
-    slot = (identity[poses.frame] == poses.person[:, None]).argmax(1)
-    seen_px = xy_px[poses.frame, slot]
-    first_row = np.searchsorted(poses.frame, np.arange(len(keypoints) + 1))
-    for index, time_s in enumerate(keypoints.time_s):
+def posed_frames(clip: TrackedClip, poses: Poses3D) -> Iterator[PosedFrame]:
+    """One for every frame of the clip, also where nobody is, from the poses that `lift_tracked` made of it."""
+    seen_px = clip.seen_px[poses.frame, clip.slot_of(poses.frame, poses.person)]
+    time_s = clip.keypoints.time_s
+    first_row = np.searchsorted(poses.frame, np.arange(len(time_s) + 1))
+    for index, at_s in enumerate(time_s.tolist()):
         part = slice(int(first_row[index]), int(first_row[index + 1]))
         parts = (rows[part] for rows in (poses.person, poses.pose_m, poses.root_m, poses.score, seen_px))
-        yield PosedFrame(index, float(time_s), *parts)
-
-
-def _tracked(keypoints: Keypoints2D) -> tuple[Int[np.ndarray, "t p"], Float[np.ndarray, "t p 17 2"]]:
-    """Who is in which slot when, and where in the picture; the same clip gives the same identities again."""
-    xy_px, score = to_h36m17(np.nan_to_num(keypoints.xy_px), keypoints.score, keypoints.skeleton)
-    return identities(keypoints.time_s, xy_px, score), xy_px
+        yield PosedFrame(index, at_s, *parts)

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from poseda_deploy.errors import MissingDependency
 from poseda_deploy.skeleton import H36M17
 
 from .takes import Take
@@ -49,7 +47,9 @@ def c3d_parts(take: Take) -> list[Take]:
 
 def write_c3d(take: Take, path: Path) -> None:
     """Millimetres, z up as most readers expect (x right, y away from the camera); residual -1 where missing."""
-    file = _ezc3d().c3d()
+    import ezc3d  # require_libraries has looked for it
+
+    file = ezc3d.c3d()
     frames = len(take.joints_m)
     x, y, z = np.moveaxis(take.joints_m, 2, 0) * 1000
     missing = np.isnan(x.T)[None]
@@ -66,11 +66,3 @@ def write_c3d(take: Take, path: Path) -> None:
     file.write(str(path))
     if path.stat().st_size < points.size * 4:  # the library does not say when the disk is full
         raise OSError(f"{path}: {path.stat().st_size} of {points.size * 4} bytes arrived")
-
-
-def _ezc3d() -> Any:
-    try:
-        import ezc3d
-    except ImportError as error:
-        raise MissingDependency("ezc3d is not installed", hint="pip install 'poseda-deploy[formats]'") from error
-    return ezc3d

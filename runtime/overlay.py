@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 
 from .compare import drawn_beside
@@ -16,27 +15,28 @@ from .draw import Image, OverlayPainter, drawn, world_axes
 from .lift import posed_frames
 from .sources import Source
 from .timing import StageClock
+from .track import TrackedClip
 from .video import Frame, VideoWriter, read_ahead
 
 
 def write_overlay(
     source: Source,
     path: Path,
-    keypoints: Keypoints2D,
+    clip: TrackedClip,
     poses: Poses3D,
     own: Poses3D | None,
     up: Float[np.ndarray, "3"],
     clock: StageClock,
     on_frame: Callable[[int], None],
 ) -> None:
-    """Paint poses and keypoints over the video; frame i of the keypoints is frame i of the video.
+    """Paint poses and keypoints over the video; frame i of the clip is frame i of the video.
 
     `own` are another lifter's poses of the same rows, drawn beside.
     """
-    people = list(posed_frames(keypoints, poses))
+    people = list(posed_frames(clip, poses))
     right, _, _ = world_axes(up)
     first_row = np.searchsorted(poses.frame, np.arange(len(people) + 1))
-    painter = OverlayPainter(keypoints.size_wh, up)
+    painter = OverlayPainter(clip.keypoints.size_wh, up)
 
     def painted(frames: Iterator[Frame]) -> Iterator[Image]:
         for frame in islice(frames, len(people)):

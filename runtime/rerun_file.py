@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.camera import Camera
-from poseda_deploy.errors import MissingDependency
 from poseda_deploy.poses import Poses3D
 from poseda_deploy.skeleton import H36M17
 
@@ -19,7 +18,8 @@ Array = np.ndarray
 
 def write_rrd(poses: Poses3D, up: Float[Array, "3"], camera: Camera | None, path: Path) -> None:
     """Metres, y up, origin at the camera; timelines `frame` and `time`; whoever leaves is cleared one frame later."""
-    rerun = _rerun()
+    import rerun  # require_libraries has looked for it
+
     recording = rerun.RecordingStream("poseda-deploy")
     recording.save(path)
     axes = upright_axes(up)
@@ -41,7 +41,9 @@ def write_rrd(poses: Poses3D, up: Float[Array, "3"], camera: Camera | None, path
 def _log_person(
     recording: Any, who: int, frame: Array, time_s: Array, joints_m: Float[Array, "t 17 3"], period_s: float
 ) -> None:
-    rerun, name = _rerun(), f"world/person{who}"
+    import rerun
+
+    name = f"world/person{who}"
     hue, edges = PEOPLE[who % len(PEOPLE)], np.array(H36M17.edges)
     colours = [tint(joint, hue)[::-1] for joint in range(17)]
     at = [rerun.TimeColumn("frame", sequence=frame), rerun.TimeColumn("time", duration=time_s)]
@@ -56,11 +58,3 @@ def _log_person(
         recording.set_time("frame", sequence=int(frame[i]) + 1)
         recording.set_time("time", duration=float(time_s[i]) + period_s)
         recording.log(name, rerun.Clear(recursive=True))
-
-
-def _rerun() -> Any:
-    try:
-        import rerun
-    except ImportError as error:
-        raise MissingDependency("rerun-sdk is not installed", hint="pip install 'poseda-deploy[viz]'") from error
-    return rerun

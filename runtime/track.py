@@ -13,14 +13,15 @@ without, none with it. Detectors take left for right in some frames; OKS is ther
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from poseda_deploy.calibrate import MIN_JOINTS
-from poseda_deploy.skeleton import H36M17
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.skeleton import H36M17, to_h36m17
 
 # A middle of two joints (pelvis, thorax, head) scatters like them; spine and neck, which few detectors give, like those
 # they lie next to.
@@ -182,6 +183,34 @@ def _without_ghosts(time_s: Float[np.ndarray, " t"], identity: Int[np.ndarray, "
     for number, who in enumerate(real):
         renumbered[identity == who] = number
     return renumbered
+
+
+@dataclass(frozen=True)
+class TrackedClip:
+    """The detections of a clip and who each of them is."""
+
+    keypoints: Keypoints2D
+    seen_px: Float[np.ndarray, "t p 17 2"]
+    """The joints in H36M17 order, in pixels of the picture; nothing where the score is 0."""
+    identity: Int[np.ndarray, "t p"]
+    """As of `identities`."""
+
+    def slot_of(self, frame: Int[np.ndarray, " m"], person: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Which detection of its frame is that person; 0 where the person was not seen."""
+        return (self.identity[frame] == person[:, None]).argmax(1)
+
+
+def track_clip(keypoints: Keypoints2D) -> TrackedClip:
+    """Follow everybody through a clip."""
+    seen_px, score = to_h36m17(np.nan_to_num(keypoints.xy_px), keypoints.score, keypoints.skeleton)
+    return TrackedClip(keypoints, seen_px, identities(keypoints.time_s, seen_px, score))
+
+
+def in_steady_slots(clip: TrackedClip) -> Keypoints2D:
+    """The keypoints, ordered so that what reads the file slot by slot reads one person as long as it is tracked."""
+    keypoints, order = clip.keypoints, steady_slots(clip.identity)
+    xy_px = np.take_along_axis(keypoints.xy_px, order[..., None, None], 1)
+    return replace(keypoints, xy_px=xy_px, score=np.take_along_axis(keypoints.score, order[..., None], 1))
 
 
 def steady_slots(identity: Int[np.ndarray, "t p"]) -> Int[np.ndarray, "t p"]:

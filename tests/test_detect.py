@@ -16,6 +16,7 @@ from poseda_deploy.runtime.cli import main as run_main
 from poseda_deploy.runtime.detect import detect_source
 from poseda_deploy.runtime.detect_cli import main
 from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.track import in_steady_slots, track_clip
 from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter
 from poseda_deploy.skeleton import COCO17, MEDIAPIPE33, OPENPOSE25
 
@@ -197,6 +198,8 @@ def test_people_stay_in_their_slots_when_the_detector_swaps_them(tmp_path: Path)
         for _ in range(10):
             writer.write(np.zeros((640, 640, 3), np.uint8))
     with VideoReader(tmp_path / "v.mp4") as reader:
-        keypoints, _ = detect_source(reader, SwappingDetector(), StageClock(), quiet=True)
+        found, _ = detect_source(reader, SwappingDetector(), StageClock(), quiet=True)
+    keypoints = in_steady_slots(track_clip(found))
+    assert len(set(found.xy_px[:, 0, 0, 0].tolist())) == 2
     first_px = keypoints.xy_px[:, 0, 0, 0]
     assert len(set(first_px.tolist())) == 1 and abs(first_px[0] - keypoints.xy_px[0, 1, 0, 0]) == pytest.approx(400)

@@ -13,9 +13,10 @@ from poseda_deploy.calibrate import RunningSample, calibrate, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import PosedFrame, Poses3D
-from poseda_deploy.runtime.lift import lift_keypoints, posed_frames
+from poseda_deploy.runtime.lift import lift_tracked, posed_frames
 from poseda_deploy.runtime.people import LivePeople
 from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.track import track_clip
 from poseda_deploy.runtime.video import Frame
 
 NO_PICTURE = np.zeros((2, 2, 3), np.uint8)
@@ -55,7 +56,7 @@ def lifted(
 ) -> tuple[Poses3D, StageClock, int]:
     clock = StageClock()
     told: list[int] = []
-    poses, _ = lift_keypoints(backend, keypoints, camera, manifest, clock, told.append, **switches)
+    poses, _ = lift_tracked(backend, track_clip(keypoints), camera, manifest, clock, told.append, **switches)
     return poses, clock, sum(told)
 
 
@@ -160,7 +161,7 @@ def test_a_clip_has_rows_by_identity_from_the_first_frame(
     poses, clock, told = lifted(backend, pair, camera, manifest)
     assert len(poses) == 180 and told == 90
     assert (poses.person.reshape(90, 2) == [0, 1]).all()
-    assert {"track", "calibrate", "lift", "smooth"} == set(clock.percentiles_ms())
+    assert {"calibrate", "lift", "smooth"} == set(clock.percentiles_ms())
     x_m = poses.root_m[:, 0].reshape(90, 2)
     assert len(set((x_m[:, 0] > x_m[:, 1]).tolist())) == 1
     raw, _, _ = lifted(backend, pair, camera, manifest, smooth=False)
@@ -191,7 +192,7 @@ def test_every_frame_of_a_clip_with_its_2d(
 ) -> None:
     pair.score[10:30] = 0
     poses, _, _ = lifted(backend, pair, camera, manifest)
-    frames = list(posed_frames(pair, poses))
+    frames = list(posed_frames(track_clip(pair), poses))
     assert [f.index for f in frames] == list(range(90)) and [len(f) for f in frames[8:32]] == [2] * 2 + [0] * 20 + [
         2
     ] * 2

@@ -15,6 +15,7 @@ from poseda_deploy.poses import load_poses
 from poseda_deploy.runtime.cli import main
 from poseda_deploy.runtime.overlay import write_overlay
 from poseda_deploy.runtime.timing import StageClock
+from poseda_deploy.runtime.track import track_clip
 from poseda_deploy.runtime.video import VideoReader, VideoWriter
 
 
@@ -172,7 +173,7 @@ def test_overlay_has_the_video_s_frames(walker: Keypoints2D, walker_file: Path, 
     drawn: list[int] = []
     up = np.array([0, -1, 0], np.float32)
     with VideoReader(source) as reader:
-        write_overlay(reader, tmp_path / "o.mp4", walker, poses, None, up, clock, drawn.append)
+        write_overlay(reader, tmp_path / "o.mp4", track_clip(walker), poses, None, up, clock, drawn.append)
     with VideoReader(tmp_path / "o.mp4") as reader:
         frames = list(reader)
     assert len(frames) == len(drawn) == 90 and frames[0].bgr.shape[0] == 720
