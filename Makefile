@@ -29,12 +29,13 @@ $(VENV)/.dev: pyproject.toml constraints-ci.txt
 
 comma := ,
 # opencv-python needs libGL and friends, which most servers lack; the headless build is the same library without windows.
+# Both write into one folder: with either gone the other is broken, so both go before one comes.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing poseda-deploy[$(1)] into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[$(1)]'
-	$(BIN)/python -c "import cv2" 2>/dev/null || { \
-	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python; $(PIP) opencv-python-headless; }
+	$(BIN)/python -c "import cv2" 2>/dev/null && ! $(BIN)/python -m pip show --quiet opencv-python-headless 2>/dev/null || { \
+	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless; $(PIP) opencv-python-headless; }
 	touch $@
 endef
 

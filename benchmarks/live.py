@@ -115,7 +115,7 @@ def through(source: Source, detector: Any, sinks: Any = (), meter: Meter | None 
     bundle, meter = load_bundle(default_bundle_path()), meter or Meter(StageClock())
     with open_backend(bundle, "ort-cpu") as backend:
         camera = Camera.from_fov(60.0, source.size_wh, "60 degrees")
-        people = LivePeople(backend, camera, bundle.manifest, detector.skeleton, detector.persons)
+        people = LivePeople(backend, camera, bundle.manifest.known, detector.skeleton, detector.persons)
         run_live(source, detector, people, sinks, meter, quiet=True)
     return meter.summary()
 

@@ -20,7 +20,7 @@ from tracking import Detections, detections
 
 from poseda_deploy.backend import Backend, open_backend, with_camera
 from poseda_deploy.bundle import Bundle, load_bundle, shipped_bundle_path
-from poseda_deploy.calibrate import angle_rad, calibrate, tiled
+from poseda_deploy.calibrate import Known, angle_rad, calibrate, tiled
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.runtime.lift import lift_tracked, smooth_and_fill
@@ -84,7 +84,7 @@ def lifted_clip(lift_with: Backend, camera: Camera, xy_px: np.ndarray, score: np
     """Pose and root of one person of h36m17 pixels, calibrated over the whole clip."""
     rows = np.concatenate([camera.undistorted(xy_px) * (score > 0)[..., None], score[..., None]], -1)
     rows, lift = rows.astype(np.float32), with_camera(lift_with, camera)
-    found = calibrate(lift, rows)
+    found = calibrate(lift, rows, Known())
     return lift(rows, tiled(found.up, rows), tiled(found.bones_m, rows))
 
 
@@ -178,9 +178,9 @@ def report_calibration(videos: Path, data: Path) -> dict[str, Any]:
     whole_deg, cost_ms, step_ms = [], [], []
     with open_backend(bundle, "ort-cpu") as backend:
         for camera, keypoints, _, true_up in noisy_walkers(data):
-            whole = calibrate(with_camera(backend, camera), keypoints.model_input(camera)[:, 0])
+            whole = calibrate(with_camera(backend, camera), keypoints.model_input(camera)[:, 0], bundle.manifest.known)
             whole_deg.append(off_deg(whole.up, true_up))
-            people = LivePeople(backend, camera, bundle.manifest, H36M17, 1)
+            people = LivePeople(backend, camera, bundle.manifest.known, H36M17, 1)
             timed(people, cost_ms)
             for i, now_s in enumerate(keypoints.time_s.tolist()):
                 start = perf_counter()
@@ -250,7 +250,7 @@ def errors_mm(
 ) -> dict[str, tuple[float, float]]:
     """(MPJPE, root) of whole-clip lifting as it is, with One Euro, and without lag; the same frames for all."""
     raw, _ = lift_tracked(
-        backend, track_clip(keypoints), camera, bundle.manifest, StageClock(), lambda _: None, smooth=False
+        backend, track_clip(keypoints), camera, bundle.manifest.known, StageClock(), lambda _: None, smooth=False
     )
     steady = smooth_and_fill(raw, keypoints.time_s)
     kinds = {"raw": (raw.pose_m, raw.root_m), "one euro": live(raw.time_s, raw.pose_m, raw.root_m)}

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from poseda_deploy.backend import open_foreign_onnx
 from poseda_deploy.bundle import Bundle, Precision
-from poseda_deploy.calibrate import MIN_JOINTS
+from poseda_deploy.calibrate import MIN_JOINTS, expected_bones_m
 from poseda_deploy.camera import default_camera
 from poseda_deploy.errors import CheckFailed, InputError
 from poseda_deploy.keypoints import Keypoints2D
@@ -97,13 +97,13 @@ def _own(bundle: Bundle, keypoints: Keypoints2D) -> dict[str, Inputs]:
     if not len(rows):
         raise InputError(f"no frame of these keypoints has {MIN_JOINTS} joints", hint="leave out --keypoints")
     rows = rows[:: max(1, len(rows) // PEOPLE)].astype(np.float32)
-    up, bones_m = bundle.manifest.known_up, bundle.manifest.known_bones_m
-    known = {
+    known = bundle.manifest.known
+    scene = {
         "camera": camera.vector,
-        "up": np.zeros(3, np.float32) if up is None else up,
-        "bones": np.zeros(9, np.float32) if bones_m is None else bones_m,
+        "up": np.zeros(3, np.float32) if known.up is None else known.up,
+        "bones": expected_bones_m(known),
     }
-    return {"own keypoints": {"keypoints": rows, **{k: np.tile(v, (len(rows), 1)) for k, v in known.items()}}}
+    return {"own keypoints": {"keypoints": rows, **{k: np.tile(v, (len(rows), 1)) for k, v in scene.items()}}}
 
 
 def _missing() -> Inputs:

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from poseda_deploy.calibrate import Known
+from poseda_deploy.camera import Camera
 from poseda_deploy.errors import BundleError
 from poseda_deploy.files import sha256, write_aside
 
@@ -83,17 +85,26 @@ class Manifest:
     up: tuple[float, float, float] | None = None
     """Up in camera axes, of the camera it is adapted to."""
     bones_m: tuple[float, ...] | None = None
-    """Bone lengths of the people it is adapted to, in the order of BONE_GROUPS."""
+    """Bone lengths to expect, in the order of BONE_GROUPS: mean of the people it is adapted to, else of its source."""
+    person_height_m: float | None = None
+    """Of the people before that camera, where that was said."""
+    camera_height_m: float | None = None
+    """Above their floor, where that was said."""
+    camera: Mapping[str, Any] | None = None
+    """That camera, where it was calibrated: fields of Camera."""
 
     @property
-    def known_up(self) -> Float[np.ndarray, "3"] | None:
-        """`up` as the lifter takes it."""
-        return None if self.up is None else np.array(self.up, np.float32)
+    def known(self) -> Known:
+        """Of the camera and its people, before anything is seen."""
+        up, bones_m = (
+            None if numbers is None else np.array(numbers, np.float32) for numbers in (self.up, self.bones_m)
+        )
+        return Known(up, bones_m, self.person_height_m, self.camera_height_m)
 
     @property
-    def known_bones_m(self) -> Float[np.ndarray, "9"] | None:
-        """`bones_m` as the lifter takes it."""
-        return None if self.bones_m is None else np.array(self.bones_m, np.float32)
+    def known_camera(self) -> Camera | None:
+        """The camera it is adapted to."""
+        return None if self.camera is None else Camera(**_tuples(self.camera))
 
 
 @dataclass(frozen=True)

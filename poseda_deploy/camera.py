@@ -133,13 +133,18 @@ class Camera:
     def resized(self, size_wh: tuple[int, int]) -> "Camera":
         """The same camera after the whole image was scaled to another size."""
         sx, sy = size_wh[0] / self.size_wh[0], size_wh[1] / self.size_wh[1]
-        if abs(sx / sy - 1) > 0.02:
+        if not same_shape(self.size_wh, size_wh):
             raise CameraError(
                 "intrinsics are for a {}x{} image, this one is {}x{}".format(*self.size_wh, *size_wh),
                 hint="another shape is another crop: calibrate at this resolution",
             )
         (fx, fy), (cx, cy) = self.focal_px, self.center_px
         return replace(self, size_wh=size_wh, focal_px=(fx * sx, fy * sy), center_px=(cx * sx, cy * sy))
+
+
+def same_shape(one_wh: tuple[int, int], other_wh: tuple[int, int]) -> bool:
+    """Whether a picture may be the other one scaled."""
+    return abs(one_wh[0] * other_wh[1] / (one_wh[1] * other_wh[0]) - 1) <= 0.02
 
 
 def default_camera(size_wh: tuple[int, int]) -> Camera:

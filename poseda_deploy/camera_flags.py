@@ -1,12 +1,12 @@
 """Which camera: the flags that every command with 2D takes, and what is assumed where they say nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from poseda_deploy.camera import Camera, default_camera
+from poseda_deploy.camera import Camera, default_camera, same_shape
 from poseda_deploy.errors import InputError
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.terminal import CommonOptions, say
@@ -26,8 +26,13 @@ class CameraOptions(CommonOptions):
     """Angle of view across the longer image side."""
 
 
-def choose_camera(options: CameraOptions, own: Camera | None, size_wh: tuple[int, int], prog: str) -> Camera:
-    """The file's own camera, else the flags, else the stated default; says so where one is ignored or guessed."""
+def choose_camera(
+    options: CameraOptions, own: Camera | None, size_wh: tuple[int, int], prog: str, adapted: Camera | None = None
+) -> Camera:
+    """The file's own camera, else the flags, else the one that the bundle is adapted to, else the stated default.
+
+    Says so where one is ignored or guessed.
+    """
     flags = (options.intrinsics, options.focal_px, options.fov_deg)
     if sum(flag is not None for flag in flags) > 1:
         raise InputError("expected at most one of --intrinsics, --focal-px, --fov-deg")
@@ -41,6 +46,8 @@ def choose_camera(options: CameraOptions, own: Camera | None, size_wh: tuple[int
         return Camera.from_focal(options.focal_px, size_wh, "--focal-px")
     if options.fov_deg is not None:
         return Camera.from_fov(options.fov_deg, size_wh, "--fov-deg")
+    if adapted is not None and same_shape(adapted.size_wh, size_wh):
+        return replace(adapted.resized(size_wh), origin=f"bundle ({adapted.origin})")
     camera = default_camera(size_wh)
     say(f"{prog}: no intrinsics given: {camera.origin}; distances scale with it (--intrinsics, --fov-deg)")
     return camera

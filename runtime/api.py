@@ -5,11 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from poseda_deploy.camera_flags import choose_camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.poses import PosedFrame
 
-from .cli import PROG, live_people, opened_lifter
+from .cli import camera_of, live_people, opened_lifter
 from .clip import detections_of, lift_clip
 from .detector_flags import open_detector
 from .lift import posed_frames
@@ -29,16 +28,16 @@ def run(video: str | Path | int, **flags: Any) -> Generator[PosedFrame, None, No
     if source.live:
         yield from _as_it_comes(options, source)
         return
-    camera = choose_camera(options, None, source.size_wh, PROG)
     with opened_lifter(options) as (backend, bundle):
+        camera = camera_of(options, None, source.size_wh, bundle)
         detections = detections_of(options, source, StageClock())
-        lifted = lift_clip(options, detections, camera, backend, bundle.manifest, StageClock())
+        lifted = lift_clip(options, detections, camera, backend, bundle.manifest.known, StageClock())
     yield from posed_frames(lifted.clip, lifted.poses)
 
 
 def _as_it_comes(options: RunOptions, source: Source) -> Generator[PosedFrame, None, None]:
-    camera = choose_camera(options, None, source.size_wh, PROG)
     with opened_lifter(options) as (backend, bundle), open_detector(options, quiet=True) as detector:
+        camera = camera_of(options, None, source.size_wh, bundle)
         people = live_people(options, backend, bundle, camera, detector.skeleton)
         with closing(live_frames(source, detector, people, Meter(StageClock()))) as frames:
             for _, posed in frames:

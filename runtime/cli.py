@@ -16,7 +16,9 @@ from .timing import StageClock
 if TYPE_CHECKING:
     from poseda_deploy.backend import Backend
     from poseda_deploy.bundle import Bundle
+    from poseda_deploy.keypoints import Keypoints2D
 
+    from .lift import SceneCalibration
     from .live import Meter
     from .people import LivePeople
     from .sinks import Sink
@@ -70,6 +72,11 @@ def opened_lifter(options: RunOptions) -> "Iterator[tuple[Backend, Bundle]]":
         yield backend, bundle
 
 
+def camera_of(options: RunOptions, known: "Keypoints2D | None", size_wh: tuple[int, int], bundle: "Bundle") -> Camera:
+    """As choose_camera."""
+    return choose_camera(options, known.camera if known else None, size_wh, PROG, bundle.manifest.known_camera)
+
+
 def _stem(options: RunOptions, video: str | None) -> Path:
     if options.out is not None:
         return options.out
@@ -94,35 +101,42 @@ def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -
     require_libraries(options.formats)
     known = load_keypoints(options.keypoints) if options.keypoints else None
     outputs = output_paths(options, _stem(options, video), live=False)
-    # settled before anything is detected, so that a wrong calibration file costs no minutes
     seen = known or source
     assert seen is not None  # one of --keypoints, --video and --demo was given
-    camera = choose_camera(options, known.camera if known else None, seen.size_wh, PROG)
     with opened_lifter(options) as (backend, bundle):
+        # settled before anything is detected, so that a wrong calibration file costs no minutes
+        camera = camera_of(options, known, seen.size_wh, bundle)
         clock = StageClock()
         detections = detections_of(options, seen, clock)
-        lifted = lift_clip(options, detections, camera, backend, bundle.manifest, clock)
+        lifted = lift_clip(options, detections, camera, backend, bundle.manifest.known, clock)
         with clock.stage("write"):
             written = write_poses(lifted.poses, lifted.scene.up, outputs, options.formats, camera)
             if lifted.own:
                 lifted.own.save(outputs["mediapipe"])
         if video and "overlay" in outputs:
             draw_clip(options, video, outputs["overlay"], lifted, clock)
-        provider = backend.provider
+        common = _common(backend, bundle, camera, lifted.scene)
     frames = len(lifted.clip.keypoints)
     return {
         "frames": frames,
         "lost_frames": detections.lost_frames,
         "people": len(set(lifted.poses.person.tolist())),
         "fps": round(frames / clock.elapsed_s, 2),
-        "provider": provider,
-        "bundle": str(bundle.path),
-        "camera": camera.summary(),
-        "calibration": lifted.scene.summary(),
         **({"mediapipe_apart_mm": apart_mm(lifted.poses, lifted.own)} if lifted.own else {}),
         "stages": clock.percentiles_ms(),
-        "units": "stages in ms, bones in m",
+        **common,
         "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("mediapipe", "overlay") if kind in outputs)],
+    }
+
+
+def _common(backend: "Backend", bundle: "Bundle", camera: Camera, scene: "SceneCalibration") -> dict[str, Any]:
+    """What the summary of any run says of its means."""
+    return {
+        "provider": backend.provider,
+        "bundle": str(bundle.path),
+        "camera": camera.summary(),
+        "calibration": scene.summary(),
+        "units": "stages in ms, bones in m",
     }
 
 
@@ -141,9 +155,9 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
     require_libraries(options.formats)
     outputs = output_paths(options, _stem(options, video), live=True)
     known = load_keypoints(options.keypoints) if options.keypoints else None
-    camera = choose_camera(options, known.camera if known else None, source.size_wh, PROG)
     opened = ReplayDetector(known) if known else open_detector(options, quiet=options.quiet)
     with opened_lifter(options) as (backend, bundle), opened as detector:
+        camera = camera_of(options, known, source.size_wh, bundle)
         people = live_people(options, backend, bundle, camera, detector.skeleton)
         meter = Meter(StageClock())
         sinks, window = _sinks(options, outputs, source, camera, people, meter)
@@ -158,16 +172,12 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
                 quiet=options.quiet,
             )
         written = convert_log(outputs, people.up, options.formats, camera)
-        provider = backend.provider
+        common = _common(backend, bundle, camera, people.scene)
     return {
         **meter.summary(),
         "people": meter.met,
         **(source.summary() if isinstance(source, LiveSource) else {}),
-        "provider": provider,
-        "bundle": str(bundle.path),
-        "camera": camera.summary(),
-        "calibration": people.scene.summary(),
-        "units": "stages in ms, bones in m",
+        **common,
         "outputs": [*map(str, written), *([str(outputs["overlay"])] if "overlay" in outputs else [])],
     }
 
@@ -178,9 +188,8 @@ def live_people(
     """What tracks, calibrates, lifts and smooths as frames come."""
     from .people import LivePeople
 
-    known = bundle.manifest
-    persons, bones, smooth = options.persons, options.bones, options.smooth
-    return LivePeople(backend, camera, known, skeleton, persons, bones=bones, smooth=smooth)
+    known, persons = bundle.manifest.known, options.persons
+    return LivePeople(backend, camera, known, skeleton, persons, bones=options.bones, smooth=options.smooth)
 
 
 def _sinks(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poseda_deploy.backend import Backend
-from poseda_deploy.bundle import Manifest
+from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
@@ -65,14 +65,14 @@ def lift_clip(
     detections: Detections,
     camera: Camera,
     backend: Backend,
-    manifest: Manifest,
+    known: Known,
     clock: StageClock,
 ) -> LiftedClip:
     """Poses of everybody, with what the recording says of camera and people."""
     clip, rival = detections.clip, detections.rival
     with progress("lifting", len(clip.keypoints), quiet=options.quiet) as advance:
         poses, scene = lift_tracked(
-            backend, clip, camera, manifest, clock, advance, bones=options.bones, smooth=options.smooth
+            backend, clip, camera, known, clock, advance, bones=options.bones, smooth=options.smooth
         )
     return LiftedClip(clip, poses, scene, rival.beside(poses, clip) if rival else None)
 

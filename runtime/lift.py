@@ -1,14 +1,13 @@
 """A tracked clip of one camera in, metric people out: calibrate what is unknown, lift, smooth without lag."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from poseda_deploy.backend import Backend, with_camera
-from poseda_deploy.bundle import Manifest
-from poseda_deploy.calibrate import Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import Known, Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame, Poses3D
 from poseda_deploy.skeleton import BONE_GROUPS
@@ -48,7 +47,7 @@ def lift_tracked(
     backend: Backend,
     clip: TrackedClip,
     camera: Camera,
-    manifest: Manifest,
+    known: Known,
     clock: StageClock,
     on_frame: Callable[[int], None],
     *,
@@ -66,7 +65,7 @@ def lift_tracked(
     person, inputs = identity[frame, slot], keypoints.model_input(camera)[frame, slot]
     lift = with_camera(backend, camera)
     with clock.stage("calibrate"):
-        scene = calibrate_scene(lift, inputs, person, manifest, bones=bones)
+        scene = calibrate_scene(lift, inputs, person, known, bones=bones)
     up, bones_m = tiled(scene.up, inputs), scene.bones_m[person]
     pose_m, root_m = np.zeros((len(inputs), 17, 3), np.float32), np.zeros((len(inputs), 3), np.float32)
     done = 0
@@ -84,31 +83,29 @@ def lift_tracked(
 
 
 def calibrate_scene(
-    lift: Lift,
-    keypoints: Float[np.ndarray, "m 17 3"],
-    person: Int[np.ndarray, " m"],
-    manifest: Manifest,
-    *,
-    bones: bool = True,
+    lift: Lift, keypoints: Float[np.ndarray, "m 17 3"], person: Int[np.ndarray, " m"], known: Known, *, bones: bool
 ) -> SceneCalibration:
-    """What the bundle knows is taken; the rest is estimated from these detections, bones for each person apart."""
-    known_up = manifest.known_up
-    known_bones = manifest.known_bones_m if bones else np.zeros(9, np.float32)
-    everyone = calibrate(lift, keypoints, known_up, known_bones)
+    """Up from everybody, bones for each person apart; what is known of either is taken into account."""
+    everyone = calibrate(lift, keypoints, known)
     count = int(person.max()) + 1 if len(person) else 0
-    own = (
-        [calibrate(lift, keypoints[person == who], everyone.up, known_bones) for who in range(count)]
-        if count > 1
-        else [everyone] * count
-    )
-    estimated = f"estimated from {everyone.frames} frames of this run"
-    bones_origin = ("bundle" if known_bones is not None else estimated) if bones else "switched off"
+    of_people = replace(known, up=everyone.up)
+    own = [calibrate(lift, keypoints[person == who], of_people).bones_m for who in range(count if bones else 0)]
+    seen = f"estimated from {everyone.frames} frames of this run"
     return SceneCalibration(
         everyone.up,
-        np.stack([calibration.bones_m for calibration in own]) if own else np.zeros((0, 9), np.float32),
-        "bundle" if known_up is not None else f"{estimated}, scatter {everyone.up_spread_deg:.1f} degrees",
-        bones_origin,
+        np.stack(own) if own else np.zeros((count, 9), np.float32),
+        "bundle" if known.up is not None else f"{seen}, scatter {everyone.up_spread_deg:.1f} degrees",
+        bones_origin(seen, known) if bones else "switched off",
     )
+
+
+def bones_origin(seen: str, known: Known) -> str:
+    """In words, for the summary."""
+    if known.person_height_m is not None:
+        return f"{seen}, scaled to people of {known.person_height_m:g} m"
+    if known.camera_height_m is not None:
+        return f"{seen}, scaled to a camera {known.camera_height_m:g} m above the floor"
+    return seen
 
 
 def smooth_and_fill(poses: Poses3D, time_s: Float[np.ndarray, " t"]) -> Poses3D:

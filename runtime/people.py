@@ -6,13 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.backend import Backend, with_camera
-from poseda_deploy.bundle import Manifest
-from poseda_deploy.calibrate import RunningSample, estimate_bones, estimate_up, lifted_without_bones, tiled
+from poseda_deploy.calibrate import Known, RunningSample, estimate_up, expected_bones_m, person_bones_m, tiled
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.skeleton import Skeleton, to_h36m17
 
-from .lift import SceneCalibration
+from .lift import SceneCalibration, bones_origin
 from .smooth import LiveSmoother
 from .track import MAX_GAP_S, Tracker
 from .video import Frame
@@ -39,7 +38,7 @@ class LivePeople:
         self,
         backend: Backend,
         camera: Camera,
-        manifest: Manifest,
+        known: Known,
         skeleton: Skeleton,
         persons: int,
         *,
@@ -47,15 +46,12 @@ class LivePeople:
         smooth: bool = True,
     ) -> None:
         self._lift, self._camera, self._skeleton = with_camera(backend, camera), camera, skeleton
-        self._known_up = manifest.known_up
-        self._known_bones_m = manifest.known_bones_m if bones else np.zeros(9, np.float32)
-        self._bones_origin = ("bundle" if manifest.known_bones_m is not None else "") if bones else "switched off"
-        self._smooth = smooth
+        self._known, self._bones, self._smooth = known, bones, smooth
         self._tracker = Tracker(persons)
         self._everyone = RunningSample()
         self._people: dict[int, _Person] = {}
         self._spread_deg = 0.0
-        self.up = np.zeros(3, np.float32) if self._known_up is None else self._known_up
+        self.up = np.zeros(3, np.float32) if known.up is None else known.up
         """Of the camera as far as it is known, as long as it is sure."""
 
     def step(self, frame: Frame, xy_px: Float[np.ndarray, "p j 2"], score: Float[np.ndarray, "p j"]) -> PosedFrame:
@@ -84,15 +80,14 @@ class LivePeople:
         return SceneCalibration(
             self.up,
             np.stack(bones) if bones else np.zeros((0, 9), np.float32),
-            "bundle" if self._known_up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
-            self._bones_origin or running,
+            "bundle" if self._known.up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
+            bones_origin(running, self._known) if self._bones else "switched off",
         )
 
     def _meet(self, identity: int, keypoints: Float[np.ndarray, "17 3"], time_s: float) -> _Person:
         """Who this is, with what was seen of him noted."""
         if identity not in self._people:
-            bones_m = np.zeros(9, np.float32) if self._known_bones_m is None else self._known_bones_m
-            self._people[identity] = _Person(bones_m)
+            self._people[identity] = _Person(expected_bones_m(self._known if self._bones else Known()))
         person = self._people[identity]
         person.last_s = time_s
         person.sample.add(keypoints)
@@ -105,12 +100,15 @@ class LivePeople:
 
     def _calibrate(self) -> None:
         """At most one estimate: up before bones, which depend on it."""
-        if self._known_up is None and self._everyone.is_due:
-            self.up, self._spread_deg = estimate_up(lifted_without_bones(self._lift, self._everyone.take(), self.up))
-        elif self._known_bones_m is None:
+        if self._known.up is None and self._everyone.is_due:
+            sample = self._everyone.take()
+            expected = tiled(expected_bones_m(self._known), sample)
+            self.up, self._spread_deg = estimate_up(self._lift(sample, tiled(self.up, sample), expected)[0])
+        elif self._bones:
             due = next((person for person in self._people.values() if person.sample.is_due), None)
             if due is not None:
-                due.bones_m = estimate_bones(lifted_without_bones(self._lift, due.sample.take(), self.up))
+                rows, frames = due.sample.take(), due.sample.frames
+                due.bones_m = person_bones_m(self._lift, rows, self.up, self._known, frames)
 
     def _posed(
         self, people: list[_Person], keypoints: Float[np.ndarray, "n 17 3"], time_s: float

@@ -9,7 +9,7 @@ import torch
 from people import looking_down, walk_m
 
 from poseda_deploy.bundle import load_bundle, shipped_bundle_path
-from poseda_deploy.calibrate import Lift, unit
+from poseda_deploy.calibrate import ANKLE_SHARE, Known, Lift, stature_m, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
@@ -19,7 +19,7 @@ from poseda_deploy.train.adapt_cli import main
 from poseda_deploy.train.gpa import PELVIS
 from poseda_deploy.train.lifting import lift_of
 from poseda_deploy.train.publish import publish
-from poseda_deploy.train.target2d import ANKLE_SHARE, Target2D, jitter, statures_m, target_2d, tilt_warnings
+from poseda_deploy.train.target2d import Target2D, jitter, target_2d, tilt_warnings
 from poseda_deploy.train.target_views import TargetSampler, TargetViewConfig
 from poseda_deploy.train.verdict import Evidence, evidence, fit_warnings, judge, matched_views
 from poseda_deploy.train.views import ViewConfig, ViewSampler, turn_to
@@ -171,7 +171,8 @@ def test_the_command_calibrates_adapts_and_reports(
         "adversarial",
     }
     bundle = load_bundle(out)
-    assert bundle.manifest.known_up is not None and bundle.manifest.known_bones_m is not None
+    assert bundle.manifest.known.up is not None and bundle.manifest.known.bones_m is not None
+    assert bundle.manifest.known_camera == replace(CAMERA, origin="K of my_keypoints.npz")
     page = bundle.file("report.html").read_text()
     assert "Adaptation report" in page and page.count("data:image/png") == 3
     assert "http" not in page, "the report loads nothing"
@@ -184,9 +185,27 @@ def test_given_height_sets_the_scale(start: Path, source_file: Path, tmp_path: P
     out = tmp_path / "b"
     assert main(["--target-2d", str(tmp_path / "k.npz"), *flags, "--person-height", "1.2", "--out", str(out)]) == 0
     manifest = load_bundle(out).manifest
-    assert manifest.known_bones_m is not None and manifest.up is not None
-    assert statures_m(manifest.known_bones_m[None])[0] == pytest.approx(1.2, rel=1e-3)
+    known = manifest.known
+    assert known.bones_m is not None and manifest.up is not None and known.person_height_m == 1.2
+    assert stature_m(known.bones_m) == pytest.approx(1.2, rel=1e-3)
     np.testing.assert_allclose(manifest.up, unit(np.array([0, -1, 0.3])), atol=1e-5)
+
+
+def test_a_guessed_camera_is_not_kept(start: Path, source_file: Path, tmp_path: Path) -> None:
+    replace(seen_walker(), camera=None).save(tmp_path / "k.npz")
+    flags = [
+        "--bundle",
+        str(start),
+        "--source",
+        str(source_file),
+        "--lpa",
+        "none",
+        "--quiet",
+        "--out",
+        str(tmp_path / "b"),
+    ]
+    assert main(["--target-2d", str(tmp_path / "k.npz"), *flags]) == 0
+    assert load_bundle(tmp_path / "b").manifest.known_camera is None
 
 
 def test_a_config_file_holds_flags_and_the_command_line_wins(
@@ -226,23 +245,23 @@ def test_height_of_the_camera_sets_the_scale() -> None:
     camera_m = -(rotation.T @ translation)
     floor_m = np.median(walk_m(240)[:, [3, 6], 1].min(1)) - ANKLE_SHARE * 1.75
     lift = lift_of_walker(target, 240)
-    plain = target.calibrated(lift, up=UP)
-    scaled = target.calibrated(lift, up=UP, camera_height_m=float(camera_m[1] - floor_m))
+    plain = target.calibrated(lift, Known(UP))
+    scaled = target.calibrated(lift, Known(UP, camera_height_m=float(camera_m[1] - floor_m)))
     np.testing.assert_allclose(scaled.bones_m / plain.bones_m, 1 / 0.8, rtol=0.02)
     assert "--camera-height" in scaled.scale_from and "%" in scaled.scale_from
     with pytest.raises(InputError, match="floor"):
-        target.calibrated(lift, up=-UP, camera_height_m=1.5)
+        target.calibrated(lift, Known(-UP, camera_height_m=1.5))
 
 
 def test_two_skeletons_in_one_file_are_refused(start: Path) -> None:
     """The second half has its joints in another order."""
     lifter = load_lifter(load_bundle(shipped_bundle_path()))
     keypoints = seen_walker(320)
-    whole = target_2d(keypoints, CAMERA, "walker").calibrated(lift_of(lifter, CAMERA))
+    whole = target_2d(keypoints, CAMERA, "walker").calibrated(lift_of(lifter, CAMERA), Known())
     assert fit_warnings(lifter, whole) == ()
     mixed = keypoints.xy_px.copy()
     mixed[160:] = mixed[160:, :, np.random.default_rng(0).permutation(17)]
-    target = target_2d(replace(keypoints, xy_px=mixed), CAMERA, "mixed").calibrated(lift_of(lifter, CAMERA))
+    target = target_2d(replace(keypoints, xy_px=mixed), CAMERA, "mixed").calibrated(lift_of(lifter, CAMERA), Known())
     with pytest.raises(InputError, match="do not form people"):
         fit_warnings(lifter, target)
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poseda_deploy.camera import Camera, default_camera
+from poseda_deploy.camera_flags import CameraOptions, choose_camera
 from poseda_deploy.errors import CameraError
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.opencv import cv2
@@ -146,3 +147,20 @@ def test_bad_files_name_themselves(name: str, text: str, tmp_path: Path) -> None
     path.write_text(text)
     with pytest.raises(CameraError, match=str(path)):
         load_intrinsics(path, (1280, 720))
+
+
+@pytest.mark.parametrize(
+    ("flags", "size_wh", "focal_px", "origin"),
+    [
+        ({}, (1280, 720), 900, "bundle (K of gym.npz)"),
+        ({}, (640, 360), 450, "bundle (K of gym.npz)"),
+        ({}, (720, 1280), 1108.5, "default"),
+        ({"focal_px": 700.0}, (1280, 720), 700, "--focal-px"),
+    ],
+)
+def test_a_bundle_s_camera_serves_pictures_of_its_shape(
+    flags: dict[str, float], size_wh: tuple[int, int], focal_px: float, origin: str
+) -> None:
+    gym = Camera.from_focal(900.0, (1280, 720), "K of gym.npz")
+    chosen = choose_camera(CameraOptions(**flags), None, size_wh, "poseda-run", gym)
+    assert chosen.focal_px[0] == pytest.approx(focal_px, abs=0.1) and chosen.origin.startswith(origin)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from poseda_deploy.backend import Backend, open_backend, with_camera
-from poseda_deploy.bundle import Manifest, load_bundle, shipped_bundle_path
-from poseda_deploy.calibrate import RunningSample, calibrate, unit
+from poseda_deploy.bundle import load_bundle, shipped_bundle_path
+from poseda_deploy.calibrate import Known, RunningSample, calibrate, stature_m, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import PosedFrame, Poses3D
@@ -28,9 +28,7 @@ def backend() -> Iterator[Backend]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def manifest() -> Manifest:
-    return replace(load_bundle(shipped_bundle_path()).manifest, up=None, bones_m=None)
+NOTHING = Known()
 
 
 @pytest.fixture
@@ -52,32 +50,32 @@ def streamed(people: LivePeople, keypoints: Keypoints2D) -> list[PosedFrame]:
 
 
 def lifted(
-    backend: Backend, keypoints: Keypoints2D, camera: Camera, manifest: Manifest, **switches: bool
+    backend: Backend, keypoints: Keypoints2D, camera: Camera, **switches: bool
 ) -> tuple[Poses3D, StageClock, int]:
     clock = StageClock()
     told: list[int] = []
-    poses, _ = lift_tracked(backend, track_clip(keypoints), camera, manifest, clock, told.append, **switches)
+    poses, _ = lift_tracked(backend, track_clip(keypoints), camera, NOTHING, clock, told.append, **switches)
     return poses, clock, sum(told)
 
 
 def test_live_people_end_near_the_truth(
-    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera, walker_cam_m: np.ndarray
+    backend: Backend, walker: Keypoints2D, camera: Camera, walker_cam_m: np.ndarray
 ) -> None:
-    people = LivePeople(backend, camera, manifest, walker.skeleton, 1)
+    people = LivePeople(backend, camera, NOTHING, walker.skeleton, 1)
     frames = streamed(people, walker)
     assert [len(f) for f in frames] == [0, 0] + [1] * 88, "born in the third frame"
     true_m = walker_cam_m - walker_cam_m[:, :1]
     error_m = [np.linalg.norm(f.pose_m[0] - true_m[f.index], axis=-1).mean() for f in frames[2:]]
     assert np.mean(error_m[30:]) < 0.08
     np.testing.assert_allclose(frames[50].xy_px[0], walker.xy_px[50, 0], atol=0.01)
-    whole = calibrate(with_camera(backend, camera), walker.model_input(camera)[:, 0])
+    whole = calibrate(with_camera(backend, camera), walker.model_input(camera)[:, 0], NOTHING)
     assert np.degrees(np.arccos(unit(people.up) @ unit(whole.up))) < 4
     np.testing.assert_allclose(people.scene.bones_m[0], whole.bones_m, atol=0.03)
     assert "estimated from 88 frames" in people.scene.up_origin
 
 
-def test_switches(backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera) -> None:
-    plain = LivePeople(backend, camera, manifest, walker.skeleton, 1, bones=False, smooth=False)
+def test_switches(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
+    plain = LivePeople(backend, camera, NOTHING, walker.skeleton, 1, bones=False, smooth=False)
     last = streamed(plain, walker)[-1]
     lift = with_camera(backend, camera)
     pose_m, root_m = lift(walker.model_input(camera)[-1], plain.up[None], np.zeros((1, 9), np.float32))
@@ -86,23 +84,34 @@ def test_switches(backend: Backend, manifest: Manifest, walker: Keypoints2D, cam
     assert not plain.scene.bones_m.any() and plain.scene.bones_origin == "switched off"
 
 
-def test_what_the_bundle_knows_is_taken(
-    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
-) -> None:
-    bones_m = (0.1, 0.4, 0.4, 0.2, 0.25, 0.2, 0.15, 0.3, 0.25)
-    known = replace(manifest, up=(0.0, -1.0, 0.0), bones_m=bones_m)
-    people = LivePeople(backend, camera, known, walker.skeleton, 1)
-    streamed(people, walker)
-    np.testing.assert_allclose(people.up, [0, -1, 0])
-    np.testing.assert_allclose(people.scene.bones_m[0], bones_m)
-    assert people.scene.up_origin == people.scene.bones_origin == "bundle"
+def test_what_the_bundle_knows_is_taken(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
+    bones_m = np.array([0.1, 0.4, 0.4, 0.2, 0.25, 0.2, 0.15, 0.3, 0.25], np.float32)
+    level = np.array([0, -1, 0], np.float32)
+    people = LivePeople(backend, camera, Known(level, bones_m), walker.skeleton, 1)
+    seen = streamed(people, walker)
+    np.testing.assert_allclose(people.up, level)
+    first = streamed(LivePeople(backend, camera, Known(level), walker.skeleton, 1), walker)[2]
+    assert np.abs(seen[2].root_m - first.root_m).max() > 0.02, "expected lengths serve from the first frame"
+    own = LivePeople(backend, camera, Known(level), walker.skeleton, 1)
+    streamed(own, walker)
+    apart = [np.abs(people.scene.bones_m[0] - other).mean() for other in (own.scene.bones_m[0], bones_m)]
+    assert apart[0] < apart[1], "after three seconds the person counts for more"
+    assert people.scene.up_origin == "bundle" and "88 frames" in people.scene.bones_origin
 
 
-def test_two_people_apart_and_absent_when_hidden(
-    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
-) -> None:
+def test_a_given_height_holds_for_everybody(backend: Backend, pair: Keypoints2D, camera: Camera) -> None:
+    small = Known(person_height_m=1.2)
+    people = LivePeople(backend, camera, small, pair.skeleton, 2)
+    streamed(people, pair)
+    _, scene = lift_tracked(backend, track_clip(pair), camera, small, StageClock(), lambda _: None)
+    for bones_m in (*people.scene.bones_m, *scene.bones_m):
+        assert stature_m(bones_m) == pytest.approx(1.2, rel=1e-3)
+    assert "1.2 m" in scene.bones_origin and scene.bones_origin.count("1.2 m") == 1
+
+
+def test_two_people_apart_and_absent_when_hidden(backend: Backend, pair: Keypoints2D, camera: Camera) -> None:
     pair.score[40:50] = 0
-    people = LivePeople(backend, camera, manifest, pair.skeleton, 2)
+    people = LivePeople(backend, camera, NOTHING, pair.skeleton, 2)
     frames = streamed(people, pair)
     assert all(f.person.tolist() == [0, 1] for f in frames[2:40] + frames[50:])
     assert all(len(f) == 0 and f.pose_m.shape == (0, 17, 3) for f in frames[40:50]), "not held"
@@ -113,19 +122,15 @@ def test_two_people_apart_and_absent_when_hidden(
     assert len(heights) == 2 and min(heights) > 0.5
 
 
-def test_nobody_behind_a_lens_that_distorts(
-    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
-) -> None:
+def test_nobody_behind_a_lens_that_distorts(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
     wide = replace(camera, distortion=(0.1, 0.0, 0.0, 0.0))
-    people = LivePeople(backend, wide, manifest, walker.skeleton, 1)
+    people = LivePeople(backend, wide, NOTHING, walker.skeleton, 1)
     assert len(people.step(Frame(0, 0.0, NO_PICTURE), walker.xy_px[0] * np.nan, walker.score[0] * 0)) == 0
     assert len(streamed(people, replace(walker, time_s=walker.time_s + 1))[-1]) == 1
 
 
-def test_memory_and_time_stay_bounded(
-    backend: Backend, manifest: Manifest, walker: Keypoints2D, camera: Camera
-) -> None:
-    people = LivePeople(backend, camera, manifest, walker.skeleton, 1)
+def test_memory_and_time_stay_bounded(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
+    people = LivePeople(backend, camera, NOTHING, walker.skeleton, 1)
     slowest_s = []
     for i in range(450):
         start = perf_counter()
@@ -155,27 +160,25 @@ def test_a_running_sample_is_even_and_bounded() -> None:
 
 
 def test_a_clip_has_rows_by_identity_from_the_first_frame(
-    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, pair: Keypoints2D, camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("poseda_deploy.runtime.lift.BATCH", 50)
-    poses, clock, told = lifted(backend, pair, camera, manifest)
+    poses, clock, told = lifted(backend, pair, camera)
     assert len(poses) == 180 and told == 90
     assert (poses.person.reshape(90, 2) == [0, 1]).all()
     assert {"calibrate", "lift", "smooth"} == set(clock.percentiles_ms())
     x_m = poses.root_m[:, 0].reshape(90, 2)
     assert len(set((x_m[:, 0] > x_m[:, 1]).tolist())) == 1
-    raw, _, _ = lifted(backend, pair, camera, manifest, smooth=False)
+    raw, _, _ = lifted(backend, pair, camera, smooth=False)
     jerk_m = [np.abs(np.diff(p.pose_m.reshape(90, 2, 17, 3), n=2, axis=0)).mean() for p in (poses, raw)]
     assert jerk_m[0] < 0.5 * jerk_m[1]
 
 
-def test_short_gaps_are_filled_and_marked(
-    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
-) -> None:
+def test_short_gaps_are_filled_and_marked(backend: Backend, pair: Keypoints2D, camera: Camera) -> None:
     first = np.where(np.arange(90) % 2 == 0, 1, 0)  # slot of the walker
     for frame in (*range(30, 34), *range(60, 75)):
         pair.score[frame, first[frame]] = 0
-    poses, _, _ = lifted(backend, pair, camera, manifest)
+    poses, _, _ = lifted(backend, pair, camera)
     filled = ~poses.score.any(-1)
     assert poses.frame[filled].tolist() == [30, 31, 32, 33] and len(set(poses.person[filled].tolist())) == 1
     who = poses.person[filled][0]
@@ -183,15 +186,13 @@ def test_short_gaps_are_filled_and_marked(
     mine = poses.person == who
     steps_m = np.linalg.norm(np.diff(poses.root_m[mine][28:36], axis=0), axis=-1)
     assert steps_m.max() < 0.1, "it goes on where it was"
-    raw, _, _ = lifted(backend, pair, camera, manifest, smooth=False)
+    raw, _, _ = lifted(backend, pair, camera, smooth=False)
     assert len(raw) == 180 - 19
 
 
-def test_every_frame_of_a_clip_with_its_2d(
-    backend: Backend, manifest: Manifest, pair: Keypoints2D, camera: Camera
-) -> None:
+def test_every_frame_of_a_clip_with_its_2d(backend: Backend, pair: Keypoints2D, camera: Camera) -> None:
     pair.score[10:30] = 0
-    poses, _, _ = lifted(backend, pair, camera, manifest)
+    poses, _, _ = lifted(backend, pair, camera)
     frames = list(posed_frames(track_clip(pair), poses))
     assert [f.index for f in frames] == list(range(90)) and [len(f) for f in frames[8:32]] == [2] * 2 + [0] * 20 + [
         2

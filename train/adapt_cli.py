@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from jaxtyping import Float
 
 from poseda_deploy.bundle import WEIGHTS, Bundle, load_bundle, shipped_bundle_path
+from poseda_deploy.calibrate import Known, unit
+from poseda_deploy.camera import default_camera
 from poseda_deploy.camera_flags import CameraOptions, choose_camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import load_keypoints
@@ -101,11 +104,13 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
     started = time.monotonic()
     start = load_bundle(options.bundle or shipped_bundle_path())
     lifter = load_lifter(start)
-    targets = [calibrated(options, target, lifter) for target in read_targets(options)]
+    known = replace(start.manifest.known, up=given_up(options), person_height_m=options.person_height)
+    known = replace(known, camera_height_m=options.camera_height)
+    targets = [calibrated(target, lifter, known) for target in read_targets(options)]
     config = adapt_config(options, targets)
     adapted = adapted_to(targets, lifter, config, options)
     if adapted.chosen:  # its own poses are better to read lengths off: 87.8 instead of 89.2 mm on the real target
-        targets = [calibrated(options, target, adapted.lifter) for target in targets]
+        targets = [calibrated(target, adapted.lifter, known) for target in targets]
     summary = summarise(targets, adapted, started)
     told = told_config(options, config, start)
     bundle = publish(
@@ -115,15 +120,26 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
         config=told,
         report=summary,
         extras={"report.html": report_html(targets, adapted, summary)},
-        up=tuple(map(float, targets[0].up)) if len(targets) == 1 else None,
-        bones_m=tuple(map(float, targets[0].bones_m[0])) if single_person(targets) else None,
+        **scene_of(targets, known),
     )
     return {"bundle": str(bundle.path), "report": str(bundle.file("report.html")), **bundle.manifest.report}
 
 
-def single_person(targets: "Sequence[Target2D]") -> bool:
-    """Only then are the bundle's bones those of whoever comes into view."""
-    return len(targets) == 1 and len(targets[0].bones_m) == 1
+def scene_of(targets: "Sequence[Target2D]", known: Known) -> dict[str, Any]:
+    """What the manifest keeps for runs: of the people their mean, of a single camera its tilt and intrinsics."""
+    heights = {"person_height_m": known.person_height_m, "camera_height_m": known.camera_height_m}
+    bones_m = np.concatenate([target.bones_m for target in targets]).mean(0)
+    people = {"bones_m": tuple(map(float, bones_m)), **heights}
+    if len(targets) > 1:
+        return people
+    camera = targets[0].camera
+    calibrated = camera != default_camera(camera.size_wh)
+    return {**people, "up": tuple(map(float, targets[0].up)), "camera": asdict(camera) if calibrated else None}
+
+
+def given_up(options: AdaptOptions) -> Float[np.ndarray, "3"] | None:
+    """A unit vector, camera axes."""
+    return None if options.up is None else unit(np.array(options.up, np.float32))
 
 
 def read_targets(options: AdaptOptions) -> "list[Target2D]":
@@ -138,13 +154,12 @@ def read_targets(options: AdaptOptions) -> "list[Target2D]":
     return targets
 
 
-def calibrated(options: AdaptOptions, target: "Target2D", lifter: "Lifter") -> "Target2D":
+def calibrated(target: "Target2D", lifter: "Lifter", known: Known) -> "Target2D":
     """With what its own 2D says of up and bones, by that lifter; warnings are said."""
     from .lifting import lift_of
     from .verdict import fit_warnings
 
-    up = None if options.up is None else np.array(options.up, np.float32)
-    found = target.calibrated(lift_of(lifter, target.camera), up, options.person_height, options.camera_height)
+    found = target.calibrated(lift_of(lifter, target.camera), known)
     found = replace(found, warnings=(*found.warnings, *fit_warnings(lifter, found)))
     for warning in set(found.warnings) - set(target.warnings):
         say(f"{PROG}: {target.name}: {warning}")

@@ -164,7 +164,8 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
         told["start"] = {"bundle": config.start.name, "weights": load_bundle(config.start).manifest.files[WEIGHTS]}
     picture = loss_picture(errors_mm, DRAW, f"{options.out.name}: {len(source.pose_m):,} source poses")
     extras = {"training.png": picture}
-    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report, extras=extras)
+    lengths = {"bones_m": tuple(map(float, source.bones_m))}
+    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report, extras=extras, **lengths)
     unfinished.unlink(missing_ok=True)
     return {"bundle": str(bundle.path), **bundle.manifest.report}
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from poseda_deploy import metrics
 from poseda_deploy.backend import Backend, open_foreign_onnx, with_camera
 from poseda_deploy.bundle import Bundle
-from poseda_deploy.calibrate import MIN_JOINTS, Calibration, Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Calibration, Known, Lift, calibrate, tiled, unit
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file
 from poseda_deploy.poses import Poses3D
@@ -105,24 +105,22 @@ class BundleLifter:
             pose_m[rows], root_m[rows] = lift(some, tiled(scene.up, some), tiled(scene.bones_m, some))
             advance(len(rows))
         advance(len(keypoints) - len(present))
-        known = self.bundle.manifest
-        return Prediction(pose_m, root_m, _calibration_facts(scene, known.up is not None, known.bones_m is not None))
+        return Prediction(pose_m, root_m, _calibration_facts(scene, self.bundle.manifest.known))
 
     def _scene(self, lift: Lift, keypoints: Float[np.ndarray, "t 17 3"]) -> Calibration:
-        up, bones_m = self.bundle.manifest.known_up, self.bundle.manifest.known_bones_m
+        known = self.bundle.manifest.known
         if self.calibrates:
-            return calibrate(lift, keypoints, up, bones_m)
-        unknown = np.zeros(3, np.float32), np.zeros(9, np.float32)
-        return Calibration(unknown[0] if up is None else up, unknown[1] if bones_m is None else bones_m, 0.0, 0)
+            return calibrate(lift, keypoints, known)
+        return Calibration(np.zeros(3, np.float32) if known.up is None else known.up, np.zeros(9, np.float32), 0.0, 0)
 
 
-def _calibration_facts(scene: Calibration, up_known: bool, bones_known: bool) -> dict[str, object]:
+def _calibration_facts(scene: Calibration, known: Known) -> dict[str, object]:
     estimated = f"estimated from {scene.frames} frames of this view" if scene.frames else "nothing: left unknown"
     return {
         "up": np.round(unit(scene.up).astype(float), 4).tolist(),
-        "up_from": "bundle" if up_known else f"{estimated}, scatter {scene.up_spread_deg:.1f} degrees",
+        "up_from": "bundle" if known.up is not None else f"{estimated}, scatter {scene.up_spread_deg:.1f} degrees",
         "bones_m": dict(zip(BONE_GROUPS, np.round(scene.bones_m.astype(float), 3).tolist(), strict=True)),
-        "bones_from": "bundle" if bones_known else estimated,
+        "bones_from": estimated,
     }
 
 

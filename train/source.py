@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import load_npz
+from poseda_deploy.metrics import bone_lengths_m
 
 from .bvh_source import load_bvh_folder
 from .config import TrainConfig
@@ -32,6 +33,11 @@ class SourcePoses:
     """How often each is drawn; sums to 1."""
     subject: Int[np.ndarray, " n"]
     """Who it is: the same number for the same person."""
+
+    @property
+    def bones_m(self) -> Float[np.ndarray, "9"]:
+        """Mean lengths, in the order of BONE_GROUPS: what to expect of people of whom nothing is known."""
+        return (self.weight @ bone_lengths_m(self.pose_m)).astype(np.float32)
 
 
 def load_source(paths: Sequence[Path], without: Sequence[str], bvh_scale: float = 1.0) -> SourcePoses:

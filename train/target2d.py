@@ -5,11 +5,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from poseda_deploy.calibrate import UP_ERROR_RAD, USEFUL_JOINTS, Lift, angle_rad, calibrate, unit
+from poseda_deploy.calibrate import (
+    LEAST_FLOOR_M,
+    UP_ERROR_RAD,
+    USEFUL_JOINTS,
+    Known,
+    Lift,
+    angle_rad,
+    calibrate,
+    floor_m,
+)
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.skeleton import BONE_GROUPS, H36M17
 
 FEWEST = 60
 """Usable people, each in one frame."""
@@ -19,10 +27,6 @@ STILL = 0.002
 """Share of the person's size that joints must move by, at the least, somewhere in the file."""
 OUTSIDE = 0.1
 """Share of the image by which a detector may extrapolate past its edge."""
-ANKLE_SHARE = 0.039
-"""Height of the ankles above the soles, of a person's height (Winter)."""
-CHAIN_SHARE = 0.885
-"""Ankle to ears of a person's height: ears are 0.075 below the crown."""
 NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
 """A detector's errors last: MediaPipe's jitter is 0.17 % of the size at 60 fps, its error 0.8 %. Exact 2D of people who
 move has 0.05 %."""
@@ -93,63 +97,42 @@ class Target2D:
         sure = min(float(np.linalg.norm(self.up)), 1.0)
         return float(np.degrees(UP_ERROR_RAD[0] * sure + UP_ERROR_RAD[1] * (1 - sure)))
 
-    def calibrated(
-        self,
-        lift: Lift,
-        up: Float[np.ndarray, "3"] | None = None,
-        height_m: float | None = None,
-        camera_height_m: float | None = None,
-    ) -> "Target2D":
-        """With up and each person's bone lengths read off the lifter's own poses; a given up is kept.
+    def calibrated(self, lift: Lift, known: Known) -> "Target2D":
+        """With up and each person's bone lengths read off the lifter's own poses; what is known is taken into account.
 
-        Proportions are seen, scale is not: a given height of the people, or of the camera above their floor, scales
-        the lengths.
+        Proportions are seen, scale is not: a known height of the people, or of the camera, sets it.
         """
-        known_up = None if up is None else unit(up)
-        everyone = calibrate(lift, self.keypoints, known_up)
+        everyone = calibrate(lift, self.keypoints, known)
+        of_people = replace(known, up=everyone.up)
         people = range(self.person.max() + 1)
-        bones_m = np.stack([calibrate(lift, self.keypoints[self.person == p], everyone.up).bones_m for p in people])
+        bones_m = np.stack([calibrate(lift, self.keypoints[self.person == p], of_people).bones_m for p in people])
         found = replace(self, up=everyone.up, bones_m=bones_m)
-        if up is None:
+        if known.up is None:
             found = replace(found, warnings=tilt_warnings(lift, found))
-        if camera_height_m is not None:
-            below_m, away_m = feet_m(lift, found)
-            error = float(np.radians(found.up_error_deg) * np.median(away_m / below_m))
-            if up is None and error > SCALE_ERROR:
-                said = f"--camera-height gives the scale to {error:.0%} only: the tilt is an estimate; --up knows it"
-                found = replace(found, warnings=(*found.warnings, said))
-            return found.scaled(camera_height_m / below_m, f"--camera-height {camera_height_m:g} m, +- {error:.0%}")
-        if height_m is not None:
-            return found.scaled(height_m / statures_m(bones_m), f"--person-height {height_m:g} m")
+        if known.camera_height_m is not None:
+            return scaled_by_floor(lift, found, known)
+        if known.person_height_m is not None:
+            return replace(found, scale_from=f"--person-height {known.person_height_m:g} m")
         return found
 
-    def scaled(self, share: Float[np.ndarray, " p"], scale_from: str) -> "Target2D":
-        """With the lengths of each person times a share of theirs."""
-        return replace(self, bones_m=(self.bones_m * share[:, None]).astype(np.float32), scale_from=scale_from)
 
-
-def statures_m(bones_m: Float[np.ndarray, "p 9"]) -> Float[np.ndarray, " p"]:
-    """Height of people with these bone lengths, from soles to crown."""
-    chain = [BONE_GROUPS.index(name) for name in ("shin", "thigh", "pelvis_spine", "spine_thorax", "thorax_head")]
-    return bones_m[:, chain].sum(1) / CHAIN_SHARE
-
-
-def feet_m(lift: Lift, target: Target2D) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """How far below the camera the soles of each person are, and how far away their lower ankle, medians over time."""
-    up = np.repeat(target.up[None], len(target.keypoints), 0)
-    pose_m, root_m = lift(target.keypoints, up, target.bones_m[target.person])
-    ankles_m = (pose_m + root_m[:, None])[:, [H36M17.index(f"{side}_ankle") for side in ("left", "right")]]
-    lower_m = -(ankles_m @ unit(target.up)).min(1)
-    away_m = np.linalg.norm(ankles_m, axis=-1).mean(1)
+def scaled_by_floor(lift: Lift, target: Target2D, known: Known) -> Target2D:
+    """The same, told how sure a scale from the camera's height is; refused where people do not stand below it."""
     people = range(len(target.bones_m))
-    below_m, distance_m = (np.array([np.median(v[target.person == p]) for p in people]) for v in (lower_m, away_m))
-    soles_m = below_m + ANKLE_SHARE * statures_m(target.bones_m)
-    if (soles_m < 0.3).any():
+    mine = [target.keypoints[target.person == p] for p in people]
+    floors = [floor_m(lift, rows, target.up, bones) for rows, bones in zip(mine, target.bones_m, strict=True)]
+    below_m, away_m = (np.array(numbers) for numbers in zip(*floors, strict=True))
+    if (below_m < LEAST_FLOOR_M).any():
         raise InputError(
-            f"--camera-height: the floor seems to be {soles_m.min():.1f} m below the camera, which must be above it",
+            f"--camera-height: the floor seems to be {below_m.min():.1f} m below the camera, which must be above it",
             hint="--person-height gives the scale instead",
         )
-    return soles_m, distance_m
+    error = float(np.radians(target.up_error_deg) * np.median(away_m / below_m))
+    scaled = replace(target, scale_from=f"--camera-height {known.camera_height_m:g} m, +- {error:.0%}")
+    if known.up is not None or error <= SCALE_ERROR:
+        return scaled
+    said = f"--camera-height gives the scale to {error:.0%} only: the tilt is an estimate; --up knows it"
+    return replace(scaled, warnings=(*scaled.warnings, said))
 
 
 def jitter(target: Target2D) -> float:
@@ -171,7 +154,7 @@ def tilt_warnings(lift: Lift, target: Target2D) -> tuple[str, ...]:
     if len(target.keypoints) < MOVED_ROWS:  # a quarter of it would be one posture
         return weak_tilt(target)
     parts = np.array_split(np.arange(len(target.frame))[np.argsort(target.frame, kind="stable")], 4)
-    ups = np.stack([calibrate(lift, target.keypoints[rows]).up for rows in parts])
+    ups = np.stack([calibrate(lift, target.keypoints[rows], Known()).up for rows in parts])
     off_deg = np.degrees(angle_rad(ups, np.repeat(target.up[None], 4, 0)))
     if off_deg.max() <= max(MOVED_DEG, 3 * target.up_error_deg):
         return weak_tilt(target)
