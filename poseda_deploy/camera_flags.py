@@ -1,11 +1,14 @@
-"""Which camera: the flags that every command with 2D takes, and what is assumed where they say nothing."""
+"""Which camera, and how it stands: flags of every command that reads 2D, and what is assumed where they say nothing."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
+from poseda_deploy.calibrate import Known, unit
 from poseda_deploy.camera import Camera, default_camera, same_shape
 from poseda_deploy.errors import InputError
 from poseda_deploy.intrinsics import load_intrinsics
@@ -24,6 +27,41 @@ class CameraOptions(CommonOptions):
     """Focal length in pixels."""
     fov_deg: Annotated[float | None, tyro.conf.arg(metavar="DEG")] = None
     """Angle of view across the longer image side."""
+
+
+@dataclass(frozen=True)
+class SceneOptions(CameraOptions):
+    """And flags that say how it stands, and before whom: what is given is not estimated."""
+
+    up: tuple[float, float, float] | None = None
+    """Direction that points up in camera axes (x right, y down, z forward), from an IMU: 0 -1 0 is a level camera."""
+    person_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Height of the people in metres, which one camera cannot see."""
+    camera_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
+    """Or height of the camera above their floor."""
+
+    def check(self) -> None:
+        """One scale, of a person or camera; an up that points somewhere."""
+        super().check()
+        if self.up is not None and not 0 < math.hypot(*self.up) < math.inf:
+            raise InputError(f"--up must point somewhere, got {' '.join(map(str, self.up))}", hint="--up 0 -1 0")
+        if self.person_height is not None and self.camera_height is not None:
+            raise InputError("expected at most one of --person-height, --camera-height: each gives the scale")
+        for flag, height_m, lowest, highest in (
+            ("--person-height", self.person_height, 0.5, 2.5),
+            ("--camera-height", self.camera_height, 0.3, 50.0),
+        ):
+            if height_m is not None and not lowest < height_m < highest:
+                raise InputError(f"{flag} is {height_m:g}, expected {lowest:g} to {highest:g}", hint="in metres")
+
+
+def known_scene(options: SceneOptions, known: Known) -> Known:
+    """What a bundle knows, and over it what the flags say."""
+    if options.up is not None:
+        known = replace(known, up=unit(np.array(options.up, np.float32)))
+    if options.person_height is None and options.camera_height is None:
+        return known
+    return replace(known, person_height_m=options.person_height, camera_height_m=options.camera_height)
 
 
 def choose_camera(

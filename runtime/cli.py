@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poseda_deploy.camera import Camera
-from poseda_deploy.camera_flags import choose_camera
+from poseda_deploy.camera_flags import choose_camera, known_scene
 from poseda_deploy.skeleton import Skeleton
 from poseda_deploy.terminal import run_command, say, stop_asked
 
@@ -188,7 +188,7 @@ def live_people(
     """What tracks, calibrates, lifts and smooths as frames come."""
     from .people import LivePeople
 
-    known, persons = bundle.manifest.known, options.persons
+    known, persons = known_scene(options, bundle.manifest.known), options.persons
     return LivePeople(backend, camera, known, skeleton, persons, bones=options.bones, smooth=options.smooth)
 
 

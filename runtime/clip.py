@@ -7,6 +7,7 @@ from pathlib import Path
 from poseda_deploy.backend import Backend
 from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import Camera
+from poseda_deploy.camera_flags import known_scene
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
 from poseda_deploy.terminal import progress
@@ -69,7 +70,7 @@ def lift_clip(
     clock: StageClock,
 ) -> LiftedClip:
     """Poses of everybody, with what the recording says of camera and people."""
-    clip, rival = detections.clip, detections.rival
+    clip, rival, known = detections.clip, detections.rival, known_scene(options, known)
     with progress("lifting", len(clip.keypoints), quiet=options.quiet) as advance:
         poses, scene = lift_tracked(
             backend, clip, camera, known, clock, advance, bones=options.bones, smooth=options.smooth

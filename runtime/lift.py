@@ -94,7 +94,7 @@ def calibrate_scene(
     return SceneCalibration(
         everyone.up,
         np.stack(own) if own else np.zeros((count, 9), np.float32),
-        "bundle" if known.up is not None else f"{seen}, scatter {everyone.up_spread_deg:.1f} degrees",
+        "bundle, or --up" if known.up is not None else f"{seen}, scatter {everyone.up_spread_deg:.1f} degrees",
         bones_origin(seen, known) if bones else "switched off",
     )
 

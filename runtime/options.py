@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from poseda_deploy.camera_flags import CameraOptions
+from poseda_deploy.camera_flags import SceneOptions
 from poseda_deploy.errors import InputError
 
 from .detector_flags import DetectorFlags, exact_rate
@@ -16,7 +16,7 @@ Format = Literal["npz", "jsonl", "csv", "trc", "c3d", "bvh", "rrd"]
 
 
 @dataclass(frozen=True)
-class RunOptions(CameraOptions, DetectorFlags):
+class RunOptions(SceneOptions, DetectorFlags):
     """Flags of poseda-run. One of --video, --keypoints or --demo says what to lift."""
 
     video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|INDEX|URL")] = None

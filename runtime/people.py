@@ -80,7 +80,7 @@ class LivePeople:
         return SceneCalibration(
             self.up,
             np.stack(bones) if bones else np.zeros((0, 9), np.float32),
-            "bundle" if self._known.up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
+            "bundle, or --up" if self._known.up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
             bones_origin(running, self._known) if self._bones else "switched off",
         )
 

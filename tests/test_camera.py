@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import Camera, default_camera
-from poseda_deploy.camera_flags import CameraOptions, choose_camera
-from poseda_deploy.errors import CameraError
+from poseda_deploy.camera_flags import CameraOptions, SceneOptions, choose_camera, known_scene
+from poseda_deploy.errors import CameraError, InputError
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.opencv import cv2
 
@@ -150,17 +151,40 @@ def test_bad_files_name_themselves(name: str, text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("flags", "size_wh", "focal_px", "origin"),
+    ("options", "size_wh", "focal_px", "origin"),
     [
-        ({}, (1280, 720), 900, "bundle (K of gym.npz)"),
-        ({}, (640, 360), 450, "bundle (K of gym.npz)"),
-        ({}, (720, 1280), 1108.5, "default"),
-        ({"focal_px": 700.0}, (1280, 720), 700, "--focal-px"),
+        (CameraOptions(), (1280, 720), 900, "bundle (K of gym.npz)"),
+        (CameraOptions(), (640, 360), 450, "bundle (K of gym.npz)"),
+        (CameraOptions(), (720, 1280), 1108.5, "default"),
+        (CameraOptions(focal_px=700.0), (1280, 720), 700, "--focal-px"),
     ],
 )
 def test_a_bundle_s_camera_serves_pictures_of_its_shape(
-    flags: dict[str, float], size_wh: tuple[int, int], focal_px: float, origin: str
+    options: CameraOptions, size_wh: tuple[int, int], focal_px: float, origin: str
 ) -> None:
     gym = Camera.from_focal(900.0, (1280, 720), "K of gym.npz")
-    chosen = choose_camera(CameraOptions(**flags), None, size_wh, "poseda-run", gym)
+    chosen = choose_camera(options, None, size_wh, "poseda-run", gym)
     assert chosen.focal_px[0] == pytest.approx(focal_px, abs=0.1) and chosen.origin.startswith(origin)
+
+
+def test_flags_of_the_scene_win_over_the_bundle() -> None:
+    bundle = Known(np.array([0, -1, 0], np.float32), np.full(9, 0.3, np.float32), camera_height_m=2.5)
+    assert known_scene(SceneOptions(), bundle) is bundle
+    given = known_scene(SceneOptions(up=(0.0, -3.0, 4.0), person_height=1.2), bundle)
+    assert given.up is not None and given.bones_m is bundle.bones_m
+    np.testing.assert_allclose(given.up, [0, -0.6, 0.8], rtol=1e-6)
+    assert (given.person_height_m, given.camera_height_m) == (1.2, None), "one scale"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (SceneOptions(up=(0.0, 0.0, 0.0)), "must point somewhere"),
+        (SceneOptions(person_height=120.0), "expected 0.5 to 2.5"),
+        (SceneOptions(camera_height=0.1), "expected 0.3 to 50"),
+        (SceneOptions(person_height=1.2, camera_height=2.0), "at most one of"),
+    ],
+)
+def test_impossible_scenes(options: SceneOptions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        options.check()

@@ -48,6 +48,18 @@ def test_keypoints_to_poses(
     assert len(lines) == 90 and json.loads(lines[3])["frame"] == 3
 
 
+def test_what_is_known_of_the_scene_is_told(
+    walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--person-height", "1.2", "--up", "0", "-1", "0.2", "--json"]
+    assert run(tmp_path, "--keypoints", walker_file, *flags) == 0
+    found = json.loads(capsys.readouterr().out)["calibration"]
+    assert found["up"] == pytest.approx([0, -0.9806, 0.1961], abs=1e-3)
+    assert "people of 1.2 m" in found["bones_from"] and found["bones_m"][0]["thigh"] < 0.33
+    height_m = np.linalg.norm(np.diff(load_poses(tmp_path / "out" / "a.poses.npz").pose_m[:, [3, 10]], axis=1), axis=-1)
+    assert np.median(height_m) < 1.2
+
+
 def test_frames_without_a_person_have_no_row(walker: Keypoints2D, tmp_path: Path) -> None:
     walker.score[10:20] = 0
     try:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from jaxtyping import Float
 
 from poseda_deploy.bundle import WEIGHTS, Bundle, load_bundle, shipped_bundle_path
-from poseda_deploy.calibrate import Known, unit
+from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import default_camera
-from poseda_deploy.camera_flags import CameraOptions, choose_camera
+from poseda_deploy.camera_flags import SceneOptions, choose_camera, known_scene
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.skeleton import BONE_GROUPS
@@ -29,7 +28,7 @@ PROG = "poseda-adapt"
 
 
 @dataclass(frozen=True)
-class AdaptOptions(CameraOptions):
+class AdaptOptions(SceneOptions):
     """Flags of poseda-adapt; what has no flag keeps the defaults of AdaptConfig and TargetViewConfig."""
 
     target_2d: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz ...")] = ()
@@ -44,12 +43,6 @@ class AdaptOptions(CameraOptions):
     """Bundle folder to write; poseda-run takes models/adapted by itself."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an existing bundle."""
-    up: tuple[float, float, float] | None = None
-    """Direction that points up in camera axes (x right, y down, z forward), from an IMU: 0 -1 0 is a level camera."""
-    person_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
-    """Height of the people in metres, which one camera cannot see."""
-    camera_height: Annotated[float | None, tyro.conf.arg(metavar="M")] = None
-    """Or height of the camera above their floor."""
     lpa: Literal["random", "adversarial", "both", "none"] = "random"
     """Local pose augmentation: random turns, a generator that learns them, both and the verdict picks; or calibrate
     only."""
@@ -67,17 +60,6 @@ class AdaptOptions(CameraOptions):
     """Flags by name, without the dashes; those of the command line win."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
-
-    def check(self) -> None:
-        """One scale, of a person or camera."""
-        if self.person_height is not None and self.camera_height is not None:
-            raise InputError("expected at most one of --person-height, --camera-height: each gives the scale")
-        for flag, height_m, lowest, highest in (
-            ("--person-height", self.person_height, 0.5, 2.5),
-            ("--camera-height", self.camera_height, 0.3, 50.0),
-        ):
-            if height_m is not None and not lowest < height_m < highest:
-                raise InputError(f"{flag} is {height_m:g}, expected {lowest:g} to {highest:g}", hint="in metres")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,8 +86,7 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
     started = time.monotonic()
     start = load_bundle(options.bundle or shipped_bundle_path())
     lifter = load_lifter(start)
-    known = replace(start.manifest.known, up=given_up(options), person_height_m=options.person_height)
-    known = replace(known, camera_height_m=options.camera_height)
+    known = known_scene(options, Known(bones_m=start.manifest.known.bones_m))
     targets = [calibrated(target, lifter, known) for target in read_targets(options)]
     config = adapt_config(options, targets)
     adapted = adapted_to(targets, lifter, config, options)
@@ -135,11 +116,6 @@ def scene_of(targets: "Sequence[Target2D]", known: Known) -> dict[str, Any]:
     camera = targets[0].camera
     calibrated = camera != default_camera(camera.size_wh)
     return {**people, "up": tuple(map(float, targets[0].up)), "camera": asdict(camera) if calibrated else None}
-
-
-def given_up(options: AdaptOptions) -> Float[np.ndarray, "3"] | None:
-    """A unit vector, camera axes."""
-    return None if options.up is None else unit(np.array(options.up, np.float32))
 
 
 def read_targets(options: AdaptOptions) -> "list[Target2D]":
