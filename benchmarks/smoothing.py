@@ -29,6 +29,7 @@ from poseda_deploy.runtime.smooth import LiveSmoother, smoothed
 from poseda_deploy.runtime.timing import StageClock
 from poseda_deploy.runtime.track import identities, track_clip
 from poseda_deploy.runtime.video import Frame
+from poseda_deploy.sides import swapped_sides, with_sides
 from poseda_deploy.skeleton import H36M17, MEDIAPIPE33, to_h36m17
 
 LIMBS = [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]
@@ -128,9 +129,10 @@ def report_jitter(videos: Path, data: Path) -> dict[str, Any]:
         for name, camera, plain, own, where in real_clips(videos, data):
             frame, slot = where.T
             time_s, row = plain.time_s[frame], report.setdefault(name, {})
-            pose_m, root_m = lifted_clip(
-                backend, camera, *to_h36m17(plain.xy_px[frame, slot], plain.score[frame, slot], MEDIAPIPE33)
-            )
+            xy_px, score = to_h36m17(plain.xy_px[frame, slot], plain.score[frame, slot], MEDIAPIPE33)
+            swapped = swapped_sides(time_s, np.zeros((len(frame), 1), int), xy_px[:, None], score[:, None])[:, 0]
+            rows = with_sides(np.concatenate([xy_px, score[..., None]], -1), swapped)
+            pose_m, root_m = lifted_clip(backend, camera, rows[..., :2], rows[..., 2])
             for kind, smoother in SMOOTHERS.items():
                 row[f"ours {kind}"] = figures(time_s, pose_m, smoother(time_s, pose_m, root_m)[0], LIMBS)
                 row[f"root {kind}"] = root_jitter_mm(time_s, smoother(time_s, pose_m, root_m)[1])

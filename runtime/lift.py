@@ -10,6 +10,7 @@ from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.calibrate import Known, Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame, Poses3D
+from poseda_deploy.sides import with_sides
 from poseda_deploy.skeleton import BONE_GROUPS
 
 from .smooth import fillable, smoothed
@@ -62,7 +63,7 @@ def lift_tracked(
     frame, slot = np.nonzero(identity >= 0)
     order = np.lexsort((identity[frame, slot], frame))
     frame, slot = frame[order], slot[order]
-    person, inputs = identity[frame, slot], keypoints.model_input(camera)[frame, slot]
+    person, inputs = identity[frame, slot], with_sides(keypoints.model_input(camera), clip.swapped)[frame, slot]
     lift = with_camera(backend, camera)
     with clock.stage("calibrate"):
         scene = calibrate_scene(lift, inputs, person, known, bones=bones)

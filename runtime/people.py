@@ -9,6 +9,7 @@ from poseda_deploy.backend import Backend, with_camera
 from poseda_deploy.calibrate import Known, RunningSample, estimate_up, expected_bones_m, person_bones_m, tiled
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame
+from poseda_deploy.sides import LiveSides, with_sides
 from poseda_deploy.skeleton import Skeleton, to_h36m17
 
 from .lift import SceneCalibration, bones_origin
@@ -47,7 +48,7 @@ class LivePeople:
     ) -> None:
         self._lift, self._camera, self._skeleton = with_camera(backend, camera), camera, skeleton
         self._known, self._bones, self._smooth = known, bones, smooth
-        self._tracker = Tracker(persons)
+        self._tracker, self._sides = Tracker(persons), LiveSides()
         self._everyone = RunningSample()
         self._people: dict[int, _Person] = {}
         self._spread_deg = 0.0
@@ -65,12 +66,14 @@ class LivePeople:
         rows = np.flatnonzero(identity >= 0)
         rows = rows[np.argsort(identity[rows])]
         ideal_px, _ = to_h36m17(self._camera.undistorted(xy_px), score, self._skeleton)
-        keypoints = np.concatenate([ideal_px, seen[..., None]], -1)[rows]
+        swapped = self._sides.step(frame.time_s, identity[rows], seen_px[rows], seen[rows])
+        keypoints = with_sides(np.concatenate([ideal_px, seen[..., None]], -1)[rows], swapped)
+        seen_px = with_sides(seen_px[rows], swapped)
         people = [self._meet(int(who), row, frame.time_s) for who, row in zip(identity[rows], keypoints, strict=True)]
         self._forget(frame.time_s)
         self._calibrate()
         pose_m, root_m = self._posed(people, keypoints, frame.time_s)
-        return PosedFrame(frame.index, frame.time_s, identity[rows], pose_m, root_m, seen[rows], seen_px[rows])
+        return PosedFrame(frame.index, frame.time_s, identity[rows], pose_m, root_m, keypoints[..., 2], seen_px)
 
     @property
     def scene(self) -> SceneCalibration:

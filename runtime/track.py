@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from poseda_deploy.calibrate import MIN_JOINTS
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.sides import box_px2, swapped_sides, with_sides
 from poseda_deploy.skeleton import H36M17, to_h36m17
 
 # A middle of two joints (pelvis, thorax, head) scatters like them; spine and neck, which few detectors give, like those
@@ -191,9 +192,11 @@ class TrackedClip:
 
     keypoints: Keypoints2D
     seen_px: Float[np.ndarray, "t p 17 2"]
-    """The joints in H36M17 order, in pixels of the picture; nothing where the score is 0."""
+    """The joints in H36M17 order, in pixels of the picture, sides put back; nothing where the score is 0."""
     identity: Int[np.ndarray, "t p"]
     """As of `identities`."""
+    swapped: Bool[np.ndarray, "t p 2"]
+    """As of `swapped_sides`; the keypoints are as they were detected."""
 
     def slot_of(self, frame: Int[np.ndarray, " m"], person: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Which detection of its frame is that person; 0 where the person was not seen."""
@@ -203,7 +206,9 @@ class TrackedClip:
 def track_clip(keypoints: Keypoints2D) -> TrackedClip:
     """Follow everybody through a clip."""
     seen_px, score = to_h36m17(np.nan_to_num(keypoints.xy_px), keypoints.score, keypoints.skeleton)
-    return TrackedClip(keypoints, seen_px, identities(keypoints.time_s, seen_px, score))
+    identity = identities(keypoints.time_s, seen_px, score)
+    swapped = swapped_sides(keypoints.time_s, identity, seen_px, score)
+    return TrackedClip(keypoints, with_sides(seen_px, swapped), identity, swapped)
 
 
 def in_steady_slots(clip: TrackedClip) -> Keypoints2D:
@@ -246,7 +251,7 @@ def oks(
     drift: Float[np.ndarray, " m"],
 ) -> Float[np.ndarray, "n m"]:
     """Object keypoint similarity of every a to every b, 0 without a common joint; `drift` in units of s widens it."""
-    area_px2 = AREA_SHARE * np.maximum(_box_px2(a_px, a_seen)[:, None], _box_px2(b_px, b_seen))
+    area_px2 = AREA_SHARE * np.maximum(box_px2(a_px, a_seen)[:, None], box_px2(b_px, b_seen))
     spread = 2 * area_px2[..., None] * (_K**2 + drift[:, None] ** 2)
     readings = []
     for order in (slice(None), H36M17.mirror):
@@ -255,14 +260,6 @@ def oks(
         agreement = np.exp(-squared_px2 / spread) * both
         readings.append(agreement.sum(-1) / np.maximum(both.sum(-1), 1))
     return np.maximum(*readings)
-
-
-def _box_px2(xy_px: Float[np.ndarray, "n 17 2"], seen: Bool[np.ndarray, "n 17"]) -> Float[np.ndarray, " n"]:
-    """Area of the keypoints' box, no side below a third of the other: seen from the side, a person is not a line."""
-    low = np.where(seen[..., None], xy_px, np.inf).min(1)
-    high = np.where(seen[..., None], xy_px, -np.inf).max(1)
-    side_px = np.sort(high - low, axis=-1)
-    return np.maximum(np.maximum(side_px[:, 0], side_px[:, 1] / 3) * side_px[:, 1], 1.0)
 
 
 def _people(xy_px: Float[np.ndarray, "p 17 2"], score: Float[np.ndarray, "p 17"]) -> list[int]:

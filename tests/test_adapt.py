@@ -14,6 +14,7 @@ from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.model import Lifter, LifterConfig, load_lifter
+from poseda_deploy.sides import with_sides
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train.adapt_cli import main
 from poseda_deploy.train.gpa import PELVIS
@@ -325,3 +326,11 @@ def test_a_camera_that_moved_is_said() -> None:
 
     assert "quarter 4" in tilt_warnings(lift, target)[0]
     assert tilt_warnings(lift, target.where(np.arange(640) < 100)) == ()
+
+
+def test_a_target_s_sides_are_put_back() -> None:
+    walker = seen_walker()
+    swapped = np.zeros((len(walker), 1, 2), bool)
+    swapped[50:55] = True
+    exchanged = replace(walker, xy_px=with_sides(walker.xy_px, swapped))
+    np.testing.assert_array_equal(target_2d(exchanged, CAMERA, "e").keypoints, target_2d(walker, CAMERA, "w").keypoints)

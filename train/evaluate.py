@@ -15,6 +15,7 @@ from poseda_deploy.calibrate import MIN_JOINTS, Calibration, Known, Lift, calibr
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file
 from poseda_deploy.poses import Poses3D
+from poseda_deploy.sides import with_sides_put_back
 from poseda_deploy.skeleton import BONE_GROUPS, H36M17, to_h36m17
 
 from .truth import Annotation, Truth, View
@@ -95,7 +96,9 @@ class BundleLifter:
 
     def lift(self, view: View, advance: Advance) -> Prediction:
         """Calibrate on all frames, then lift those with MIN_JOINTS joints."""
-        keypoints = view.keypoints.model_input(view.camera)[:, 0]
+        inputs = view.keypoints.model_input(view.camera)[:, :1]
+        nobody = (inputs[..., 2] > 0).sum(-1) < MIN_JOINTS
+        keypoints = with_sides_put_back(inputs, view.keypoints.time_s, -1 * nobody)[:, 0]
         lift = with_camera(self.backend, view.camera)
         scene = self._scene(lift, keypoints)
         pose_m, root_m = _nothing(len(keypoints))

@@ -18,6 +18,7 @@ from poseda_deploy.calibrate import (
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.sides import with_sides_put_back
 
 FEWEST = 60
 """Usable people, each in one frame."""
@@ -176,6 +177,8 @@ def target_2d(keypoints: Keypoints2D, camera: Camera, name: str) -> Target2D:
     """The usable people of a file; refuses what cannot be learnt from, saying why."""
     inputs = keypoints.model_input(camera)
     present = (inputs[..., 2] > 0).sum(-1) >= USEFUL_JOINTS
+    slots = np.where(present, np.arange(keypoints.people), -1)
+    inputs = with_sides_put_back(inputs, keypoints.time_s, slots)
     person, frame = np.nonzero(present.T)
     people, person = np.unique(person, return_inverse=True)
     rows = inputs[frame, people[person]] if len(person) else np.zeros((0, 17, 3), np.float32)
