@@ -71,18 +71,29 @@ class Repeated:
 
 
 class Identities:
-    """A sink that notes who was seen, by connection."""
+    """A sink that notes who was seen, by connection, and where: who comes after whom may be another person."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
-        self.seen: dict[int, set[int]] = {}
         self.frames: dict[int, int] = {}
+        self._seen: dict[int, dict[int, list[tuple[float, float, float]]]] = {}
 
     def put(self, frame: Frame, people: PosedFrame) -> None:
         """Note the people of this frame."""
         connection = self._source.reconnects
-        self.seen.setdefault(connection, set()).update(people.person.tolist())
         self.frames[connection] = self.frames.get(connection, 0) + 1
+        for who, xy_px in zip(people.person.tolist(), people.xy_px, strict=True):
+            track = self._seen.setdefault(connection, {}).setdefault(who, [])
+            track.append((frame.time_s, *np.median(xy_px, 0).tolist()))
+
+    def summary(self) -> dict[int, dict[int, str]]:
+        """Connection -> identity -> when and where it was seen first and last."""
+        ends = {at: {who: (track[0], track[-1]) for who, track in people.items()} for at, people in self._seen.items()}
+        said = "{:.1f} s at {:.0f}, {:.0f} px"
+        return {
+            at: {who: f"{said.format(*first)} to {said.format(*last)}" for who, (first, last) in people.items()}
+            for at, people in ends.items()
+        }
 
     def __enter__(self) -> "Identities":
         return self
@@ -215,8 +226,8 @@ def rtsp(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         server.kill()
     leaked = [event for event in events if "s3cret" in event]
-    people = {connection: sorted(seen) for connection, seen in identities.seen.items()}
-    return {**summary, "events": events, "leaked": leaked, "people": people, "frames_of": identities.frames}
+    found = {"people": identities.summary(), "frames_of": identities.frames}
+    return {**summary, "events": events, "leaked": leaked, **found}
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ DUPLICATE = 0.75
 """OKS from which two detections of one frame are one person; at 0.65 people who cross begin to be taken for one."""
 BORN_AFTER = 3
 """Frames in which a person is seen before it has an identity: a detector's ghosts flicker."""
+WITHIN, WITHIN_S = 0.8, 0.5
+"""Whose box lies in another person's by so much is born after so long only: detectors see a second person in one."""
 GHOST_S = 0.1
 """In a clip, where it is known how long somebody stayed: three frames on a bush of the demo video, no more."""
 MAX_GAP_S = 1.0
@@ -142,21 +144,48 @@ class Tracker:
     ) -> list[tuple[int, Track]]:
         if not self._tracks or not len(xy_px):
             return []
-        predicted_px = np.stack([track.predicted_px(time_s) for track in self._tracks])
-        known = np.stack([track.known for track in self._tracks])
-        drift = DRIFT_PER_S * np.array([time_s - track.last_s for track in self._tracks])
-        agreement = oks(xy_px, seen, predicted_px, known, drift)
+        agreement = self._agreement(time_s, xy_px, seen, self._tracks)
+        drift = _drift(time_s, self._tracks)
         density = np.where(agreement < GATE, 0, agreement * (_K**2 / (_K**2 + drift[:, None] ** 2)).mean(-1))
         rows, columns = linear_sum_assignment(density, maximize=True)
         return [(int(i), self._tracks[j]) for i, j in zip(rows, columns, strict=True) if density[i, j]]
 
+    @staticmethod
+    def _agreement(
+        time_s: float, xy_px: Float[np.ndarray, "n 17 2"], seen: Bool[np.ndarray, "n 17"], tracks: Sequence[Track]
+    ) -> Float[np.ndarray, "n m"]:
+        """OKS of each detection and track."""
+        predicted_px = np.stack([track.predicted_px(time_s) for track in tracks])
+        known = np.stack([track.known for track in tracks])
+        return oks(xy_px, seen, predicted_px, known, _drift(time_s, tracks))
+
     def _bear(self, time_s: float) -> None:
         """Identities for those seen often enough, the most seen first, while there is room."""
-        waiting = [track for track in self._tracks if track.identity < 0 and track.sightings >= BORN_AFTER]
+        waiting = [track for track in self._tracks if track.identity < 0 and self._is_somebody(track, time_s)]
         for track in sorted(waiting, key=lambda track: -track.sightings):
-            if self._make_room(time_s):
+            if not self._is_back(track, time_s) and self._make_room(time_s):
                 track.identity = self._born
                 self._born += 1
+
+    def _is_somebody(self, track: Track, time_s: float) -> bool:
+        """Seen often enough, and apart from everybody else or for long."""
+        if track.sightings < BORN_AFTER:
+            return False
+        others = [one for one in self._tracks if one.identity >= 0 and one.last_s == time_s]
+        return time_s - track.first_s >= WITHIN_S or not any(_covered(track, one) > WITHIN for one in others)
+
+    def _is_back(self, track: Track, time_s: float) -> bool:
+        """Whether it goes on with an identity that was lost where it is now, say to one bad detection."""
+        lost = [one for one in self._tracks if one.identity >= 0 and one.last_s < time_s]
+        if not lost:
+            return False
+        agreement = self._agreement(time_s, track.xy_px[None], track.known[None], lost)[0]
+        best = int(agreement.argmax())
+        if agreement[best] < GATE:
+            return False
+        track.identity, track.first_s = lost[best].identity, lost[best].first_s
+        self._tracks.remove(lost[best])
+        return True
 
     def _make_room(self, time_s: float) -> bool:
         """Whether another identity may live; ends the one unseen longest if that helps."""
@@ -241,6 +270,17 @@ def _order(slots: Int[np.ndarray, " p"], row: Int[np.ndarray, " p"]) -> Int[np.n
     at = {int(who): i for i, who in enumerate(row) if who >= 0}
     spare = [i for i, who in enumerate(row) if who < 0]
     return np.array([at[int(who)] if int(who) in at else spare.pop() for who in slots])
+
+
+def _drift(time_s: float, tracks: Sequence[Track]) -> Float[np.ndarray, " m"]:
+    return DRIFT_PER_S * np.array([time_s - track.last_s for track in tracks])
+
+
+def _covered(inner: Track, outer: Track) -> float:
+    """Share of one person's box that lies in the other's."""
+    low, high = (np.stack([edge(t.xy_px[t.known], 0) for t in (inner, outer)]) for edge in (np.min, np.max))
+    common_px = np.clip(high.min(0) - low.max(0), 0, None)
+    return float(common_px.prod() / max((high[0] - low[0]).prod(), 1.0))
 
 
 def oks(

@@ -99,6 +99,34 @@ def test_two_detections_of_one_person_are_one(body_px: np.ndarray) -> None:
     assert (np.sort(found, 1) == [-1, 0]).all()
 
 
+def test_a_second_person_inside_one_is_born_late_or_never(body_px: np.ndarray) -> None:
+    """Detectors see half a person in a person for some frames; a child before a parent stays."""
+    inner = body_px * 0.4 + [0, 20]
+    for frames, born in ((slice(20, 25), False), (slice(20, 80), True)):
+        hidden = np.ones(90, bool)
+        hidden[frames] = False
+        time_s, xy_px, score, who = clip(body_px, inner)
+        score[hidden[:, None] & (who == 1)] = 0
+        found = live(time_s, xy_px, score)
+        assert set(found[who == 0].tolist()) == {-1, 0}, "whoever was there stays"
+        assert (found[who == 1] >= 0).any() == born
+        assert not (found[:34][who[:34] == 1] >= 0).any(), "for half a second"
+
+
+@pytest.mark.parametrize(("frames", "away_px", "scale"), [(3, 100, 1.0), (4, 130, 0.6), (5, 200, 0.4), (8, 100, 0.8)])
+def test_a_bad_stretch_does_not_make_a_second_person_of_the_first(
+    body_px: np.ndarray, frames: int, away_px: float, scale: float
+) -> None:
+    """Suddenly elsewhere and smaller, and back over some frames: another track follows that, and finds the first."""
+    time_s, xy_px, score, _ = clip(body_px)
+    for i in range(frames):
+        off = 1 - i / frames
+        xy_px[30 + i] = xy_px[30 + i] * (1 - off * (1 - scale)) + away_px * off
+    tracker = Tracker(2)
+    found = [int(tracker.step(float(t), xy, s)[0]) for t, xy, s in zip(time_s, xy_px, score, strict=True)]
+    assert set(found[2:30]) == {0} == set(found[40:])
+
+
 def test_fewer_than_six_joints_are_not_a_person(body_px: np.ndarray) -> None:
     time_s, xy_px, score, _ = clip(body_px)
     score[:, :, 5:] = 0
