@@ -38,7 +38,7 @@ def write_overlay(
     first_row = np.searchsorted(poses.frame, np.arange(len(people) + 1))
     painter = OverlayPainter(clip.keypoints.size_wh, up)
 
-    def painted(frames: Iterator[Frame]) -> Iterator[Image]:
+    def painted(frames: Iterator[Frame]) -> Iterator[tuple[Image, float]]:
         for frame in islice(frames, len(people)):
             figures = drawn(people[frame.index])
             if own:
@@ -46,10 +46,10 @@ def write_overlay(
                 figures += [drawn_beside(own, poses, row, right) for row in rows]
             with clock.stage("draw"):
                 canvas = painter.paint(frame.bgr, figures, frame.time_s)
-            yield canvas
+            yield canvas, frame.time_s
 
     with VideoWriter(path, painter.canvas_size_wh, source.fps) as writer, closing(read_ahead(source)) as frames:
-        for canvas in read_ahead(painted(frames)):  # decoding, painting and encoding on a thread each
+        for canvas, time_s in read_ahead(painted(frames)):  # decoding, painting and encoding on a thread each
             with clock.stage("encode"):
-                writer.write(canvas)
+                writer.write_at(canvas, time_s)
             on_frame(1)

@@ -23,6 +23,8 @@ from .network import Address, why_no_picture
 
 MAX_FPS = 1000  # containers without a rate report their tick, 1000 (webm) or 90000 (transport streams)
 PROBED_FRAMES = 30
+LONGEST_GAP_S = 1.0
+"""What a film shows of an outage; the rest of it is cut out."""
 CONNECT_S, SILENT_S = 5.0, 3.0
 """How long a server may take to answer, and then be silent."""
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
@@ -134,7 +136,10 @@ class VideoWriter:
         self.path = path
         self.size_wh = size_wh
         self.fps = fps
-        self._written = 0
+        self.written = 0
+        """Frames of the film so far."""
+        self._film_s = 0.0  # where in the film the last picture belongs
+        self._last_s: float | None = None
 
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
@@ -154,7 +159,16 @@ class VideoWriter:
             raise ValueError(f"frame to write: expected {self.size_wh[0]}x{self.size_wh[1]}x3, got shape {bgr.shape}")
         with quiet():
             self._out.write(bgr)
-        self._written += 1
+        self.written += 1
+
+    def write_at(self, bgr: Image, time_s: float) -> None:
+        """Append what was filmed at that time, later than any before: never, once or often, so that the film runs as it
+        did. Gaps are cut to `LONGEST_GAP_S`."""
+        self._film_s += 0.0 if self._last_s is None else min(time_s - self._last_s, LONGEST_GAP_S)
+        self._last_s = time_s
+        due = int(self._film_s * self.fps + Fraction(1, 2)) + 1  # frames of the film up to this one
+        for _ in range(due - self.written):
+            self.write(bgr)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -172,8 +186,8 @@ class VideoWriter:
             capture = cv2.VideoCapture(str(self._aside))
         held = _count(capture) if capture.isOpened() else 0
         capture.release()
-        if held != self._written or not held:
-            raise _cannot_write(self.path, f"{held} of {self._written} frames arrived")
+        if held != self.written or not held:
+            raise _cannot_write(self.path, f"{held} of {self.written} frames arrived")
 
 
 def read_ahead(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:

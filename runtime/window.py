@@ -18,8 +18,6 @@ from poseda_deploy.poses import PosedFrame
 from .draw import Image, OverlayPainter, drawn, world_axes
 from .video import Frame, VideoWriter
 
-LONGEST_GAP_S = 1.0
-"""What a recording shows of an outage; the rest of it is cut out."""
 QUEUE_FRAMES = 4
 Up = Callable[[], Float[np.ndarray, "3"]]
 
@@ -91,11 +89,8 @@ class OverlayRecorder:
     """
 
     def __init__(self, path: Path, size_wh: tuple[int, int], fps: Fraction, up: Up) -> None:
-        self._painter, self._fps = LivePainter(size_wh, up), fps
+        self._painter = LivePainter(size_wh, up)
         self._writer = VideoWriter(path, self._painter.canvas_size_wh, fps)
-        self._film_s = 0.0  # where in the film the last frame belongs
-        self._last_s: float | None = None
-        self._written = 0
 
     @property
     def dropped(self) -> int:
@@ -107,14 +102,7 @@ class OverlayRecorder:
         self._behind.put(frame, people)
 
     def _record(self, frame: Frame, people: PosedFrame) -> None:
-        canvas = self._painter.paint_people(frame, people)
-        if self._last_s is not None:
-            self._film_s += min(frame.time_s - self._last_s, LONGEST_GAP_S)
-        self._last_s = frame.time_s
-        due = int(self._film_s * self._fps + Fraction(1, 2)) + 1  # frames of the film up to this one
-        while self._written < due:
-            self._writer.write(canvas)
-            self._written += 1
+        self._writer.write_at(self._painter.paint_people(frame, people), frame.time_s)
 
     def __enter__(self) -> "OverlayRecorder":
         self._writer.__enter__()
@@ -123,7 +111,7 @@ class OverlayRecorder:
 
     def __exit__(self, *error: object) -> None:
         failure = self._behind.finish()
-        if failure is not None or not self._written:
+        if failure is not None or not self._writer.written:
             nothing = failure or EOFError()  # makes the writer leave no file
             self._writer.__exit__(type(nothing), nothing, None)
         else:

@@ -23,7 +23,7 @@ from poseda_deploy.runtime import timing, window
 from poseda_deploy.runtime.live import Meter, live_frames, never, newest, run_live
 from poseda_deploy.runtime.sources import Rehearsal, Source
 from poseda_deploy.runtime.timing import Recent, StageClock
-from poseda_deploy.runtime.video import Frame, VideoReader
+from poseda_deploy.runtime.video import LONGEST_GAP_S, Frame, VideoReader
 from poseda_deploy.runtime.window import LivePainter, OverlayRecorder, Window
 from poseda_deploy.skeleton import H36M17
 
@@ -320,7 +320,7 @@ def test_a_recording_runs_as_the_run_did(tmp_path: Path, walker: Keypoints2D) ->
         recorder.put(late, people)
     with VideoReader(tmp_path / "a.mp4") as reader:
         frames = list(reader)
-    assert recorder.dropped == 0 and len(frames) == round((1.9 + window.LONGEST_GAP_S) * 30) + 1
+    assert recorder.dropped == 0 and len(frames) == round((1.9 + LONGEST_GAP_S) * 30) + 1
     picture = frames[20].bgr[:, :1280].astype(int)
     assert (np.abs(picture - 90).max(-1) > 60).sum() > 1000, "a skeleton is drawn on the grey picture"
 

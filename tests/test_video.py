@@ -14,7 +14,16 @@ import pytest
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.opencv import cv2
-from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter, _Clock, _frame_rate, exact_fps, read_ahead
+from poseda_deploy.runtime.video import (
+    LONGEST_GAP_S,
+    Frame,
+    VideoReader,
+    VideoWriter,
+    _Clock,
+    _frame_rate,
+    exact_fps,
+    read_ahead,
+)
 
 NTSC = Fraction(30000, 1001)
 WH = (96, 64)
@@ -234,6 +243,21 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) ->
 def test_odd_sizes_lose_a_row(tmp_path: Path) -> None:
     with VideoReader(write_video(tmp_path / "a.mp4", frames=2, size_wh=(65, 49))) as reader:
         assert (reader.size_wh, len(list(reader))) == ((64, 48), 2)
+
+
+def test_a_film_runs_as_it_was_filmed(tmp_path: Path) -> None:
+    """A phone slows from 30 to 10 fps, then doubles; an outage of an hour is cut to a second."""
+    steps_s = [1 / 30] * 10 + [0.1] * 5 + [1 / 60] * 10 + [3600.0]
+    stamps_s = np.concatenate([[0], np.cumsum(steps_s)])
+    with VideoWriter(tmp_path / "a.mp4", WH, Fraction(30)) as writer:
+        for index, time_s in enumerate(stamps_s.tolist()):
+            writer.write_at(np.full((64, 96, 3), 40 + 8 * index, np.uint8), time_s)
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        levels = [round((float(frame.bgr.mean()) - 40) / 8) for frame in reader]
+    assert levels[:11] == list(range(11)), "each once"
+    assert levels[11:26] == [index for index in range(11, 16) for _ in range(3)], "each three times"
+    assert levels[26:31] == list(range(17, 27, 2)) or levels[26:31] == list(range(16, 26, 2)), "every other one"
+    assert len(levels) == 31 + round(LONGEST_GAP_S * 30)
 
 
 def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
