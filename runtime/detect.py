@@ -18,10 +18,11 @@ from poseda_deploy.opencv import cv2
 from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
 from poseda_deploy.terminal import progress, say
 
+from .feed import read_ahead
 from .pose_task import PoseModel, pose_task
 from .sources import Source
 from .timing import StageClock
-from .video import Frame, VideoReader, read_ahead
+from .video import Frame, VideoReader
 
 
 @runtime_checkable  # so that shape checks in tests can look at it

@@ -3,10 +3,9 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from threading import Condition, Thread
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -15,13 +14,12 @@ from poseda_deploy.poses import PosedFrame
 from poseda_deploy.terminal import say
 
 from .detect import Detector
+from .feed import newest, read_ahead
 from .sinks import Sink
 from .sources import Source
 from .timing import Recent, StageClock
-from .video import Frame, read_ahead
+from .video import Frame
 
-T = TypeVar("T")
-POLL_S = 0.1
 RATE_FRAMES = 30  # over which the rate on the status line is taken
 
 
@@ -135,72 +133,6 @@ def live_frames(
             with meter.clock.stage("people"):
                 posed = people.step(frame, xy_px, score)
             yield frame, posed
-
-
-def newest(
-    items: Iterable[T], close: Callable[[], None], on_drop: Callable[[], None], stop: Callable[[], bool]
-) -> Generator[T, None, None]:
-    """The newest item whenever one is asked for, taken in on a thread; `on_drop` is told of each that was too old.
-
-    Ends with the items, after the last of them, or when `stop` says so, which is asked while waiting. Then `close` is
-    called, which must end the items, and the thread joined.
-    """
-    slot: _Slot[T] = _Slot(on_drop)
-    thread = Thread(target=_fill, args=(items, slot), name="newest", daemon=True)
-    thread.start()
-    try:
-        while (item := slot.take(stop)) is not None:
-            yield item
-        if slot.error is not None:
-            raise slot.error
-    finally:
-        slot.end(None)
-        close()
-        thread.join()
-
-
-class _Slot(Generic[T]):
-    """Room for one item between two threads."""
-
-    def __init__(self, on_drop: Callable[[], None]) -> None:
-        self._on_drop, self._changed = on_drop, Condition()
-        self._item: T | None = None
-        self.ended = False
-        self.error: BaseException | None = None
-
-    def put(self, item: T) -> None:
-        """Replace what is in it."""
-        with self._changed:
-            if self._item is not None:
-                self._on_drop()
-            self._item = item
-            self._changed.notify()
-
-    def end(self, error: BaseException | None) -> None:
-        """Nothing more comes."""
-        with self._changed:
-            if not self.ended:
-                self.ended, self.error = True, error
-            self._changed.notify()
-
-    def take(self, stop: Callable[[], bool]) -> T | None:
-        """What is in it, or comes; None at the end."""
-        with self._changed:
-            while self._item is None and not self.ended and not stop():
-                self._changed.wait(POLL_S)
-            item, self._item = self._item, None
-            return item
-
-
-def _fill(items: Iterable[T], slot: _Slot[T]) -> None:
-    try:
-        for item in items:
-            if slot.ended:
-                return
-            slot.put(item)
-        slot.end(None)
-    except BaseException as error:
-        slot.end(error)
 
 
 def _after_the_first_error(sink: Sink) -> Callable[..., None]:

@@ -12,11 +12,12 @@ from poseda_deploy.poses import Poses3D
 
 from .compare import drawn_beside
 from .draw import Image, OverlayPainter, drawn, world_axes
+from .feed import read_ahead
 from .lift import posed_frames
 from .sources import Source
 from .timing import StageClock
 from .track import TrackedClip
-from .video import Frame, VideoWriter, read_ahead
+from .video import Frame, VideoWriter
 
 
 def write_overlay(

@@ -17,8 +17,9 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.opencv import cv2
 from poseda_deploy.terminal import say
 
+from .feed import read_ahead
 from .network import Address, why_no_picture
-from .video import SILENT_S, Frame, Image, VideoReader, exact_fps, open_stream, quiet, read_ahead
+from .video import SILENT_S, Frame, Image, VideoReader, exact_fps, open_stream, quiet
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DEFAULT_FPS = Fraction(30)

@@ -2,15 +2,13 @@
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Lock, Semaphore, Thread
+from threading import Lock
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,7 +28,6 @@ CONNECT_S, SILENT_S = 5.0, 3.0
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -188,43 +185,6 @@ class VideoWriter:
         capture.release()
         if held != self.written or not held:
             raise _cannot_write(self.path, f"{held} of {self.written} frames arrived")
-
-
-def read_ahead(items: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
-    """The same items, made (a video: decoded) up to `depth` ahead on a thread that ends when the consumer leaves."""
-    made: SimpleQueue[T | _End] = SimpleQueue()
-    room, stop = Semaphore(depth), Event()
-    thread = Thread(target=_make, args=(items, made, room, stop), name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := made.get(), _End):
-            room.release()
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stop.set()
-        room.release()
-        thread.join()
-
-
-@dataclass(frozen=True)
-class _End:
-    """No more items, and why."""
-
-    error: BaseException | None
-
-
-def _make(items: Iterable[T], made: "SimpleQueue[T | _End]", room: Semaphore, stop: Event) -> None:
-    try:
-        for item in items:
-            room.acquire()
-            if stop.is_set():
-                return
-            made.put(item)
-        made.put(_End(None))
-    except BaseException as error:
-        made.put(_End(error))
 
 
 class _Quiet:

@@ -20,7 +20,8 @@ from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.runtime import timing, window
-from poseda_deploy.runtime.live import Meter, live_frames, never, newest, run_live
+from poseda_deploy.runtime.feed import newest
+from poseda_deploy.runtime.live import Meter, live_frames, never, run_live
 from poseda_deploy.runtime.sources import Rehearsal, Source
 from poseda_deploy.runtime.timing import Recent, StageClock
 from poseda_deploy.runtime.video import LONGEST_GAP_S, Frame, VideoReader

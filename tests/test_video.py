@@ -14,6 +14,7 @@ import pytest
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.opencv import cv2
+from poseda_deploy.runtime.feed import read_ahead
 from poseda_deploy.runtime.video import (
     LONGEST_GAP_S,
     Frame,
@@ -22,7 +23,6 @@ from poseda_deploy.runtime.video import (
     _Clock,
     _frame_rate,
     exact_fps,
-    read_ahead,
 )
 
 NTSC = Fraction(30000, 1001)
