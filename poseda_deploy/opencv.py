@@ -1,5 +1,8 @@
 """The one place that imports OpenCV, so that a broken installation is explained once: `from ...opencv import cv2`."""
 
+import numpy as np
+from jaxtyping import UInt8
+
 from poseda_deploy.errors import MissingDependency
 
 try:
@@ -18,4 +21,7 @@ except ImportError as error:
         "pip uninstall opencv-python && pip install opencv-python-headless",
     ) from error
 
-__all__ = ["cv2"]
+Image = UInt8[np.ndarray, "_ _ 3"]
+"""A picture as OpenCV has it: rows, columns; blue, green, red."""
+
+__all__ = ["Image", "cv2"]

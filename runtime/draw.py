@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
-from poseda_deploy.opencv import cv2
+from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.skeleton import H36M17
 
-Array = np.ndarray
-Image = UInt8[np.ndarray, "_ _ 3"]
-Colour = tuple[int, int, int]
-Point = Sequence[int]
+from .strokes import BITS, FULL_HEIGHT_PX, Colour, Point, blended, draw_dot, draw_line, sub_pixel, write_text
 
-MAX_HEIGHT_PX = 720
+Array = np.ndarray
 
 # Okabe and Ito's colours, told apart with any colour vision (blue, green, red as OpenCV has them). Left and right mean
 # the same on everybody; the trunk tells people apart.
@@ -35,7 +32,6 @@ NEAR_M, FAR_M = 0.3, 100.0  # what is outside is not drawn
 HISTORY_FRAMES, FLOOR_QUANTILE = 90, 0.1
 FLOOR_RATE, FOLLOW_RATE = 0.1, 0.05  # share of the way gone in one frame
 
-_BITS = 4  # fractional bits of the coordinates given to OpenCV: without them slow motion trembles
 # No detector has a landmark for these; they lie between two joints that can be seen.
 _BETWEEN = {"spine": ("pelvis", "thorax"), "neck": ("thorax", "head")}
 _NO_LANDMARK = {H36M17.index(joint): [H36M17.index(end) for end in ends] for joint, ends in _BETWEEN.items()}
@@ -150,7 +146,7 @@ class OverlayPainter:
 
     def __init__(self, size_wh: tuple[int, int], up: Float[Array, "3"]) -> None:
         self.size_wh = size_wh
-        height_px = min(MAX_HEIGHT_PX, size_wh[1]) // 2 * 2
+        height_px = min(FULL_HEIGHT_PX, size_wh[1]) // 2 * 2
         self._picture_wh = (round(size_wh[0] * height_px / size_wh[1] / 2) * 2, height_px)
         self._axes = world_axes(np.asarray(up, float))
         self._scene = Scene()
@@ -195,13 +191,13 @@ def draw_flat(picture: Image, person: DrawnPerson, scale: float) -> None:
     if not seen.any():
         return
     xy_px = np.where(seen[:, None], person.xy_px * scale, 0)
-    at, bones = _fixed(xy_px), _flat_bones(seen)
+    at, bones = sub_pixel(xy_px), _flat_bones(seen)
     width_px = float(np.clip(np.ptp(xy_px[seen], axis=0).max() / 85, 1.6, 5.0))
     for colour, border_px in ((HORIZON, 2), (None, 0)):  # first all the outlines, then the colours
         for parent, child in bones:
-            _line(picture, at[parent], at[child], colour or tint(child, person.hue), width_px + border_px)
+            draw_line(picture, at[parent], at[child], colour or tint(child, person.hue), width_px + border_px)
         for joint in np.flatnonzero(seen).tolist():
-            _dot(picture, at[joint], colour or tint(joint, person.hue), width_px * 0.5 + 1.6 + border_px / 2)
+            draw_dot(picture, at[joint], colour or tint(joint, person.hue), width_px * 0.5 + 1.6 + border_px / 2)
 
 
 def _flat_bones(seen: Array) -> list[tuple[int, int]]:
@@ -230,12 +226,12 @@ class _Solid:
     def draw_bone(self, panel: Image, parent: int, child: int) -> None:
         """A bone and the joints at its ends, which all their bones draw again, so that no outline cuts them."""
         width_px = min(self.width_px[parent], self.width_px[child])
-        _line(panel, self.at[parent], self.at[child], HORIZON, width_px * 1.4)
-        _line(panel, self.at[parent], self.at[child], self.colours[child], width_px)
+        draw_line(panel, self.at[parent], self.at[child], HORIZON, width_px * 1.4)
+        draw_line(panel, self.at[parent], self.at[child], self.colours[child], width_px)
         for joint in (parent, child):
-            _dot(panel, self.at[joint], self.colours[joint], self.radius_px[joint])
+            draw_dot(panel, self.at[joint], self.colours[joint], self.radius_px[joint])
             if not self.seen[joint]:
-                _dot(panel, self.at[joint], BACKGROUND, self.radius_px[joint] * 0.6)
+                draw_dot(panel, self.at[joint], BACKGROUND, self.radius_px[joint] * 0.6)
 
 
 def _solid(view: View, person: DrawnPerson, xyz_m: Float[Array, "17 3"]) -> _Solid:
@@ -243,10 +239,10 @@ def _solid(view: View, person: DrawnPerson, xyz_m: Float[Array, "17 3"]) -> _Sol
     seen, scale = seen_or_spanned(person.score), view.focal_px / depth_m
     # darker behind the point of interest, which gives the eye the order in depth
     shade = np.clip(0.12 + 0.3 * (depth_m - view.distance_m), 0, 0.45)
-    colours = [_blend(tint(joint, person.hue), BACKGROUND, shade[joint]) for joint in range(17)]
+    colours = [blended(tint(joint, person.hue), BACKGROUND, shade[joint]) for joint in range(17)]
     radius_px = np.where(np.arange(17) == _HEAD, HEAD_RADIUS_M, 0.75 * BONE_WIDTH_M) * scale
     width_px = np.where(seen, 1, 0.35) * BONE_WIDTH_M * scale
-    return _Solid(_fixed(xy_px), depth_m, radius_px, width_px, colours, seen)
+    return _Solid(sub_pixel(xy_px), depth_m, radius_px, width_px, colours, seen)
 
 
 def seen_or_spanned(score: Float[Array, "17"]) -> Bool[Array, "17"]:
@@ -264,25 +260,27 @@ def _draw_grid(panel: Image, view: View, scene: Scene) -> None:
     right_m, forward_m = np.meshgrid(*(steps_m + np.round(scene.centre_m)[:, None]), indexing="ij")
     floor_m = np.stack([right_m, np.full_like(right_m, scene.floor_m), forward_m], -1)
     near = np.clip(1 - np.linalg.norm(floor_m[..., ::2] - scene.centre_m, axis=-1) / radius_m, 0, 1)
-    at = np.array(_fixed(view.project(floor_m.reshape(-1, 3))[0]), np.int32).reshape(*near.shape, 2)
+    at = np.array(sub_pixel(view.project(floor_m.reshape(-1, 3))[0]), np.int32).reshape(*near.shape, 2)
     for a, b, share in ((at[:-1], at[1:], near[:-1] * near[1:]), (at[:, :-1], at[:, 1:], near[:, :-1] * near[:, 1:])):
         lines, level = np.stack([a, b], -2), np.ceil(share**0.5 * 12)
         for k in np.unique(level[level > 0]):
             cv2.polylines(
-                panel, list(lines[level == k]), False, _blend(BACKGROUND, GRID, k / 12), 1, cv2.LINE_AA, _BITS
+                panel, list(lines[level == k]), False, blended(BACKGROUND, GRID, k / 12), 1, cv2.LINE_AA, BITS
             )
     column = len(steps_m) // 2 - 1
     for j in np.flatnonzero((near[column] > 0.3) & (forward_m[column] > 0)):
-        x_px, y_px = at[column, j] / (1 << _BITS) + (6, -5)
+        x_px, y_px = at[column, j] / (1 << BITS) + (6, -5)
         if x_px > 6:
-            _text(panel, f"{forward_m[column, j]:.0f} m", (x_px, y_px), _blend(BACKGROUND, INK, near[column, j]), 0.42)
+            write_text(
+                panel, f"{forward_m[column, j]:.0f} m", (x_px, y_px), blended(BACKGROUND, INK, near[column, j]), 0.42
+            )
 
 
 def _draw_shadow(panel: Image, view: View, xyz_m: Float[Array, "17 3"], floor_m: float) -> None:
     xy_px, depth_m = view.project(np.where([False, True, False], floor_m, xyz_m))
-    at, width_px = _fixed(xy_px), 1.6 * BONE_WIDTH_M * view.focal_px / depth_m
+    at, width_px = sub_pixel(xy_px), 1.6 * BONE_WIDTH_M * view.focal_px / depth_m
     for parent, child in _BONES:
-        _line(panel, at[parent], at[child], SHADOW, width_px[child])
+        draw_line(panel, at[parent], at[child], SHADOW, width_px[child])
 
 
 def _draw_camera(panel: Image, view: View, axes: Float[Array, "3 3"], size_wh: tuple[int, int], floor_m: float) -> None:
@@ -292,26 +290,26 @@ def _draw_camera(panel: Image, view: View, axes: Float[Array, "3 3"], size_wh: t
     xy_px, depth_m = view.project(np.vstack([pyramid_m @ axes.T, [[0.0, floor_m, 0.0]]]))
     if (depth_m <= NEAR_M).any() or (xy_px[:5] < 0).any() or (xy_px[:5] >= len(panel)).any():
         return
-    tip, *base, foot = _fixed(xy_px)
-    _line(panel, tip, foot, GRID, 1.0)
+    tip, *base, foot = sub_pixel(xy_px)
+    draw_line(panel, tip, foot, GRID, 1.0)
     for corner, following in zip(base, base[1:] + base[:1], strict=True):
-        _line(panel, tip, corner, CAMERA, 1.0)
-        _line(panel, corner, following, CAMERA, 2.0)
+        draw_line(panel, tip, corner, CAMERA, 1.0)
+        draw_line(panel, corner, following, CAMERA, 2.0)
 
 
 def _draw_captions(panel: Image, people: Sequence[DrawnPerson], time_s: float | None) -> None:
     """The people's distances from the camera, the time, and what the colours mean."""
-    unit_px = len(panel) / MAX_HEIGHT_PX
+    unit_px = len(panel) / FULL_HEIGHT_PX
     x_px = 24 * unit_px
     for person in [person for person in people if person.score.any()][:4]:
-        (dot,) = _fixed(np.array([[x_px + 6 * unit_px, 32 * unit_px]]))
-        _dot(panel, dot, person.hue, 6 * unit_px)
+        (dot,) = sub_pixel(np.array([[x_px + 6 * unit_px, 32 * unit_px]]))
+        draw_dot(panel, dot, person.hue, 6 * unit_px)
         metres = f"{np.linalg.norm(person.root_m):.2f} m"
-        x_px = _text(panel, metres, (x_px + 20 * unit_px, 40 * unit_px), INK, 0.75) + 26 * unit_px
+        x_px = write_text(panel, metres, (x_px + 20 * unit_px, 40 * unit_px), INK, 0.75) + 26 * unit_px
     if time_s is not None:
-        _text(panel, f"{time_s:.2f} s", (620 * unit_px, 40 * unit_px), CAMERA, 0.55)
-    x_px = _text(panel, "left", (24 * unit_px, 700 * unit_px), LEFT, 0.5)
-    _text(panel, "right", (x_px + 14 * unit_px, 700 * unit_px), RIGHT, 0.5)
+        write_text(panel, f"{time_s:.2f} s", (620 * unit_px, 40 * unit_px), CAMERA, 0.55)
+    x_px = write_text(panel, "left", (24 * unit_px, 700 * unit_px), LEFT, 0.5)
+    write_text(panel, "right", (x_px + 14 * unit_px, 700 * unit_px), RIGHT, 0.5)
 
 
 def _background(side_px: int) -> Image:
@@ -332,29 +330,3 @@ def shrink(bgr: Image, out: Image) -> None:
 def tint(joint: int, middle: Colour) -> Colour:
     """The colour of a joint: of its side, or that of the person."""
     return {"left": LEFT, "right": RIGHT}.get(H36M17.joints[joint].partition("_")[0], middle)
-
-
-def _blend(one: Colour, other: Colour, share: float) -> Colour:
-    b, g, r = (round(a + (c - a) * float(share)) for a, c in zip(one, other, strict=True))
-    return b, g, r
-
-
-def _fixed(xy_px: Float[Array, "n 2"]) -> list[Point]:
-    """Sub-pixel coordinates for OpenCV; far outside they are clipped, because it overflows."""
-    fixed: list[Point] = (np.clip(xy_px, -8000, 8000) * (1 << _BITS)).round().astype(int).tolist()
-    return fixed
-
-
-def _line(image: Image, begin: Point, end: Point, colour: Colour, width_px: float) -> None:
-    cv2.line(image, begin, end, colour, max(round(width_px), 1), cv2.LINE_AA, _BITS)
-
-
-def _dot(image: Image, at: Point, colour: Colour, radius_px: float) -> None:
-    cv2.circle(image, at, round(radius_px * (1 << _BITS)), colour, cv2.FILLED, cv2.LINE_AA, _BITS)
-
-
-def _text(image: Image, text: str, at_px: tuple[float, float], colour: Colour, size: float) -> float:
-    """Write with the line's left end at `at_px`; where it ends."""
-    scale, font = size * len(image) / MAX_HEIGHT_PX, cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(image, text, (round(at_px[0]), round(at_px[1])), font, scale, colour, 1, cv2.LINE_AA)
-    return float(at_px[0] + cv2.getTextSize(text, font, scale, 1)[0][0])

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from poseda_deploy.opencv import Image
 from poseda_deploy.poses import Poses3D
 
 from .compare import drawn_beside
-from .draw import Image, OverlayPainter, drawn, world_axes
+from .draw import OverlayPainter, drawn, world_axes
 from .feed import read_ahead
 from .lift import posed_frames
 from .sources import Source

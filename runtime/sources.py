@@ -14,12 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from poseda_deploy.errors import InputError
-from poseda_deploy.opencv import cv2
+from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.terminal import say
 
 from .feed import read_ahead
 from .network import Address, why_no_picture
-from .video import SILENT_S, Frame, Image, VideoReader, exact_fps, open_stream, quiet
+from .video import SILENT_S, Frame, VideoReader, exact_fps, open_stream, quiet
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DEFAULT_FPS = Fraction(30)

@@ -14,14 +14,13 @@ from jaxtyping import Bool, Float, UInt8
 
 from poseda_deploy.errors import BackendError, BundleError, InputError
 from poseda_deploy.files import require_file
-from poseda_deploy.opencv import cv2
+from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.skeleton import COCO17, HALPE26, SKELETONS, Skeleton, skeleton_named
 
 from .ort import open_session
 from .video import Frame
 
 Array = np.ndarray
-Image = UInt8[np.ndarray, "_ _ 3"]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 PersonInput = Literal["rtmdet", "yolox"]
 """How the person detector takes its pixels; both of them blue, green, red."""

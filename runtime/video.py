@@ -11,11 +11,10 @@ from threading import Lock
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import UInt8
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file, write_aside
-from poseda_deploy.opencv import cv2
+from poseda_deploy.opencv import Image, cv2
 
 from .network import Address, why_no_picture
 
@@ -26,8 +25,6 @@ LONGEST_GAP_S = 1.0
 CONNECT_S, SILENT_S = 5.0, 3.0
 """How long a server may take to answer, and then be silent."""
 _FFMPEG_LOG = "OPENCV_FFMPEG_LOGLEVEL"
-
-Image = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)

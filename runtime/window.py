@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.errors import MissingDependency
-from poseda_deploy.opencv import cv2
+from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.poses import PosedFrame
 
-from .draw import Image, OverlayPainter, drawn, world_axes
+from .draw import OverlayPainter, drawn, world_axes
 from .video import Frame, VideoWriter
 
 QUEUE_FRAMES = 4
