@@ -1,4 +1,9 @@
-"""Torch against what was exported, in millimetres; and where a difference comes from."""
+"""What was exported against torch in double precision, in millimetres; and where a difference comes from.
+
+A gate must find wrong conversions and not mind rounding. Rounding is multiplied where joints nearly coincide in view:
+bones that come out short in the refinement turn freely, round after round. So people in whom torch itself in fp32 is
+off by more than a quarter of the limit count in proportion: their joints may be four times as far off as fp32 is.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +20,7 @@ from poseda_deploy.camera import default_camera
 from poseda_deploy.errors import CheckFailed, InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.model import Lifter
-from poseda_deploy.onnx_graph import example_inputs, read_onnx
+from poseda_deploy.onnx_graph import exact_poses, example_inputs, read_onnx
 from poseda_deploy.skeleton import H36M17
 
 Inputs = Mapping[str, Float[np.ndarray, "n ..."]]
@@ -23,6 +28,10 @@ Poses = tuple[Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"]]
 
 LIMITS_MM: Mapping[Precision, float] = {"fp32": 0.05, "fp16": 2.0, "bf16": 16.0}
 """99 in 100 joints, and 99 in 100 roots, must be nearer than this. bf16 has three bits fewer than fp16."""
+ROUNDINGS = 4
+"""Times of fp32: how far it is off in one person is chance, up to tenfold; limits also hold for this multiple of it."""
+JITTER = 1e-6
+"""Relative change of the keypoints by which rounding falls otherwise."""
 NEAR_M = 5.0
 """Root errors grow with distance; beyond this they count in proportion."""
 PEOPLE = 512
@@ -44,13 +53,17 @@ class Parity:
     pose_max_mm: float
     root_p99_mm: float
     root_max_mm: float
+    rounding_p99_mm: float
+    """What torch in fp32 loses on the same people."""
+    counted_p99_mm: float
+    """The larger of pose and root, ill-conditioned people in proportion: this is held against the limit."""
     not_finite: str
     """The first joint that is no number, and how far away its person is; empty = none."""
 
     @property
     def passed(self) -> bool:
         """Whether it meets the limit of its precision."""
-        near = max(self.pose_p99_mm, self.root_p99_mm) <= LIMITS_MM[self.precision]
+        near = self.counted_p99_mm <= LIMITS_MM[self.precision]
         shown = self.people == WIDE or (self.people == MISSING and self.precision != "fp32")
         return not self.not_finite and (near or shown)
 
@@ -60,14 +73,50 @@ class Parity:
         return {**figures, "limit_mm": LIMITS_MM[self.precision], "passed": self.passed}
 
 
-def compare(candidate: str, precision: Precision, people: str, truth: Poses, got: Poses) -> Parity:
+@dataclass(frozen=True)
+class Reference:
+    """What torch makes of some people in double precision, and how much of that fp32 can hold."""
+
+    poses: Poses
+    rounding_mm: Float[np.ndarray, " n"]
+    """As of the function of that name."""
+
+
+def reference(lifter: Lifter, inputs: Inputs) -> Reference:
+    """What to compare with."""
+    return Reference(exact_poses(lifter, inputs), rounding_mm(lifter, inputs))
+
+
+def compare(candidate: str, precision: Precision, people: str, known: Reference, got: Poses) -> Parity:
     """Distances between joints relative to the pelvis, and between roots (scaled to NEAR_M where farther)."""
+    truth = known.poses
     finite = np.asarray(np.isfinite(got[0]).all(-1) & np.isfinite(got[1]).all(-1, keepdims=True))
     pose_mm = 1000 * np.linalg.norm(got[0] - truth[0], axis=-1)
     away_m = np.linalg.norm(truth[1], axis=-1)
     root_mm = 1000 * np.linalg.norm(got[1] - truth[1], axis=-1) * np.minimum(1, NEAR_M / away_m)
-    figures = [_p99_max(pose_mm), _p99_max(root_mm)]
-    return Parity(candidate, precision, people, len(away_m), *figures[0], *figures[1], _first_lost(finite, away_m))
+    share = LIMITS_MM["fp32"] / np.maximum(ROUNDINGS * known.rounding_mm, LIMITS_MM["fp32"])
+    counted_mm = max(_p99_max(pose_mm * share[:, None])[0], _p99_max(root_mm * share)[0])
+    figures = (*_p99_max(pose_mm), *_p99_max(root_mm), _p99_max(known.rounding_mm)[0], counted_mm)
+    return Parity(candidate, precision, people, len(away_m), *figures, _first_lost(finite, away_m))
+
+
+def rounding_mm(lifter: Lifter, inputs: Inputs) -> Float[np.ndarray, " n"]:
+    """What torch in fp32 loses against fp64, of each person the worst joint or root: the most of ROUNDINGS tries."""
+    random = np.random.default_rng(0)
+    tries = []
+    for number in range(ROUNDINGS):
+        moved = dict(inputs)
+        if number:
+            off = 1 + JITTER * random.uniform(-1, 1, inputs["keypoints"][..., :2].shape)
+            pixels = (inputs["keypoints"][..., :2] * off).astype(np.float32)
+            moved["keypoints"] = np.concatenate([pixels, inputs["keypoints"][..., 2:]], -1)
+        tries.append(_apart_mm(torch_poses(lifter, moved), exact_poses(lifter, moved)))
+    return np.max(tries, axis=0)
+
+
+def _apart_mm(one: Poses, other: Poses) -> Float[np.ndarray, " n"]:
+    pose_mm, root_mm = (1000 * np.linalg.norm(a - b, axis=-1) for a, b in zip(one, other, strict=True))
+    return np.maximum(pose_mm.max(1), root_mm)
 
 
 def _p99_max(error_mm: Float[np.ndarray, "..."]) -> tuple[float, float]:
@@ -86,7 +135,7 @@ def probe(bundle: Bundle, keypoints: Keypoints2D | None) -> dict[str, Inputs]:
     """People to compare on: recorded ones, the user's own or drawn ones, half of their joints missing, wide angles."""
     golden = bundle.golden()
     names = ("keypoints", "camera", "up", "bones")
-    own = {"drawn people": example_inputs(PEOPLE, seed=1)} if keypoints is None else _own(bundle, keypoints)
+    own = {"drawn people": _drawn(1)} if keypoints is None else _own(bundle, keypoints)
     return {"golden": {name: golden[name] for name in names}, **own, MISSING: _missing(), WIDE: _wide()}
 
 
@@ -106,8 +155,13 @@ def _own(bundle: Bundle, keypoints: Keypoints2D) -> dict[str, Inputs]:
     return {"own keypoints": {"keypoints": rows, **{k: np.tile(v, (len(rows), 1)) for k, v in scene.items()}}}
 
 
+def _drawn(seed: int) -> dict[str, Float[np.ndarray, "n ..."]]:
+    """People of all shapes, ill-conditioned ones among them."""
+    return example_inputs(PEOPLE, seed, spread_m=0.1, farthest_m=6.0)
+
+
 def _missing() -> Inputs:
-    inputs = example_inputs(PEOPLE, seed=2)
+    inputs = _drawn(2)
     random = np.random.default_rng(2)
     inputs["keypoints"][..., 2] *= random.random((PEOPLE, 17)) > 0.5
     enough = (inputs["keypoints"][..., 2] > 0).sum(1) >= MIN_JOINTS
@@ -115,7 +169,7 @@ def _missing() -> Inputs:
 
 
 def _wide() -> Inputs:
-    inputs = example_inputs(PEOPLE, seed=3)
+    inputs = _drawn(3)
     inputs["keypoints"][..., :2] += np.random.default_rng(3).uniform(-1500, 1500, (PEOPLE, 1, 2)).astype(np.float32)
     return inputs
 
@@ -132,8 +186,9 @@ def require(results: list[Parity], cause: str) -> None:
             hint="export fp32, or bf16 for TensorRT, whose range is that of fp32",
         )
     raise CheckFailed(
-        f"{what}: p99 pose {worst.pose_p99_mm:.3g} mm, root {worst.root_p99_mm:.3g} mm,"
-        f" limit {LIMITS_MM[worst.precision]} mm for {worst.precision}; {cause}; nothing was written",
+        f"{what}: p99 pose {worst.pose_p99_mm:.3g} mm, root {worst.root_p99_mm:.3g} mm, of which fp32 explains"
+        f" {worst.rounding_p99_mm:.2g}; limit {LIMITS_MM[worst.precision]} mm for {worst.precision}; {cause};"
+        " nothing was written",
         hint="make the bundle again with poseda-train, or export fp32",
     )
 

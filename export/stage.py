@@ -24,7 +24,7 @@ from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.model import Lifter, load_lifter
 from poseda_deploy.onnx_graph import read_onnx, write_onnx
 
-from .parity import Inputs, Parity, Poses, compare, fault, probe, require, torch_poses
+from .parity import Inputs, Parity, Reference, compare, fault, probe, reference, require, torch_poses
 from .precision import in_precision
 from .to_tensorrt import build
 
@@ -76,7 +76,7 @@ class Stage:
     def verify(self, keypoints: Path | None) -> None:
         """Compare everything that can run here with torch; CheckFailed at the first file over its limit."""
         people = probe(self.bundle, None if keypoints is None else load_keypoints(keypoints))
-        truth = {name: torch_poses(self.lifter, inputs) for name, inputs in people.items()}
+        truth = {name: reference(self.lifter, inputs) for name, inputs in people.items()}
         precisions: tuple[Precision, ...] = ("fp32", "fp16")
         wanted = {onnx_name(p): p for p in precisions if onnx_name(p) in self.names or p == "fp32"}
         for name, precision in wanted.items():
@@ -84,7 +84,9 @@ class Stage:
         for name, engine in self.engines.items():
             self._verify_engine(name, engine, people, truth)
 
-    def _verify_onnx(self, name: str, precision: Precision, people: dict[str, Inputs], truth: dict[str, Poses]) -> None:
+    def _verify_onnx(
+        self, name: str, precision: Precision, people: dict[str, Inputs], truth: dict[str, Reference]
+    ) -> None:
         path = self.folder / name
         read_onnx(path)
         session = open_foreign_onnx(path)
@@ -94,7 +96,7 @@ class Stage:
             require(found, fault(path, self.lifter, precision, people["golden"], self.scratch))
         self.results += found
 
-    def _verify_engine(self, name: str, engine: Engine, people: dict[str, Inputs], truth: dict[str, Poses]) -> None:
+    def _verify_engine(self, name: str, engine: Engine, people: dict[str, Inputs], truth: dict[str, Reference]) -> None:
         """On the GPU where there is one that it is for; else bf16 in torch, and the ONNX has spoken for fp16, fp32."""
         why = "there is no GPU here" if self.gpu is None else refusal(engine, load_tensorrt(), self.gpu)
         if not why:

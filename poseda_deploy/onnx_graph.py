@@ -11,6 +11,7 @@ import warnings
 from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -147,17 +148,34 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def write_golden(lifter: Lifter, path: Path, rows: int = 32) -> None:
     """Inputs of every kind (up and bones known or not, joints missing) and what torch makes of them."""
     inputs = example_inputs(rows)
-    with torch.no_grad():
-        pose, root = lifter.eval().cpu()(*(torch.from_numpy(value) for value in inputs.values()))
+    pose, root = exact_poses(lifter, inputs)
     with write_aside(path) as aside:
-        np.savez_compressed(aside, **inputs, pose=pose.numpy(), root=root.numpy())  # type: ignore[arg-type]
+        np.savez_compressed(aside, **inputs, pose=pose.astype(np.float32), root=root.astype(np.float32))  # type: ignore[arg-type]
 
 
-def example_inputs(rows: int, seed: int = 0) -> dict[str, Float[np.ndarray, "rows ..."]]:
-    """A standing figure with random limbs seen by a 1280x720 camera; every third row lacks up, bones or joints."""
+def exact_poses(
+    lifter: Lifter, inputs: Mapping[str, Float[np.ndarray, "n ..."]]
+) -> tuple[Float[np.ndarray, "n 17 3"], Float[np.ndarray, "n 3"]]:
+    """(pose, root) by torch in double precision, on the CPU: the same on every processor, to nanometres."""
+    exact = deepcopy(lifter).eval().cpu().double()
+    with torch.no_grad():
+        pose, root = exact(*(torch.from_numpy(value).double() for value in inputs.values()))
+    return pose.numpy(), root.numpy()
+
+
+def example_inputs(
+    rows: int, seed: int = 0, *, spread_m: float = 0.03, farthest_m: float = 4.0
+) -> dict[str, Float[np.ndarray, "rows ..."]]:
+    """A striding figure, joints moved by up to `spread_m`, seen by a 1280x720 camera from 2.5 m to `farthest_m`.
+
+    Every third row lacks up, bones or joints. As they are by default, people are well-conditioned: what fp32 loses
+    against fp64 in the lifters of this project is under 0.005 mm (99 in 100). A figure that stands flat before the
+    camera, with joints moved by 0.1 m, lost 0.06: bones that end up short in the refinement turn freely, and each round
+    multiplies rounding errors by up to 8. Uniform numbers only, so that every machine draws the same bits.
+    """
     random = np.random.default_rng(seed)
-    pose_m = _STANDING + random.normal(0, 0.06, (rows, 17, 3))
-    placed = pose_m + random.uniform((-1.0, -0.4, 2.5), (1.0, 0.4, 6.0), (rows, 1, 3))
+    pose_m = _STRIDING + random.uniform(-spread_m, spread_m, (rows, 17, 3))
+    placed = pose_m + random.uniform((-1.0, -0.4, 2.5), (1.0, 0.4, farthest_m), (rows, 1, 3))
     camera = np.tile(np.array([1000, 1000, 640, 360], np.float32), (rows, 1))
     xy_px = placed[..., :2] / placed[..., 2:] * 1000 + (640, 360)
     keypoints = np.concatenate([xy_px, random.uniform(0.5, 1, (rows, 17, 1))], -1)
@@ -168,12 +186,12 @@ def example_inputs(rows: int, seed: int = 0) -> dict[str, Float[np.ndarray, "row
     return {"keypoints": keypoints.astype(np.float32), "camera": camera, "up": up, "bones": bones}
 
 
-_STANDING = np.array(
-    [
-        *((0, 0, 0), (-0.1, 0, 0), (-0.1, 0.42, 0), (-0.1, 0.84, 0), (0.1, 0, 0), (0.1, 0.42, 0), (0.1, 0.84, 0)),
-        *((0, -0.22, 0), (0, -0.48, 0), (0, -0.58, 0), (0, -0.68, 0)),
-        *((0.17, -0.48, 0), (0.2, -0.2, 0), (0.2, 0.05, 0), (-0.17, -0.48, 0), (-0.2, -0.2, 0), (-0.2, 0.05, 0)),
-    ],
-    np.float32,
-)
-"""A standing person facing the camera, H36M17, metres, camera axes."""
+_STRIDING_M = {
+    **{"right_hip": (-0.1, 0, -0.03), "right_knee": (-0.1, 0.42, -0.12), "right_ankle": (-0.1, 0.84, 0.25)},
+    **{"left_hip": (0.1, 0, 0.03), "left_knee": (0.1, 0.42, -0.2), "left_ankle": (0.1, 0.84, 0.1)},
+    **{"spine": (0, -0.22, 0.03), "thorax": (0, -0.48, 0), "neck": (0, -0.58, -0.04), "head": (0, -0.68, -0.09)},
+    **{"left_shoulder": (0.17, -0.48, -0.05), "left_elbow": (0.2, -0.2, 0.12), "left_wrist": (0.2, 0.05, -0.1)},
+    **{"right_shoulder": (-0.17, -0.48, 0.05), "right_elbow": (-0.2, -0.2, 0.1), "right_wrist": (-0.2, 0.05, -0.08)},
+}
+_STRIDING = np.array([_STRIDING_M.get(joint, (0, 0, 0)) for joint in H36M17.joints], np.float32)
+"""Somebody who walks towards the camera: H36M17, metres from the pelvis, camera axes."""

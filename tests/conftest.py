@@ -66,7 +66,7 @@ def walker_file(walker: Keypoints2D, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of 32 units, poses near a standing person. Not to be written to: an export takes seconds."""
+    """A bundle of 32 units, poses near a striding person. Not to be written to: an export takes seconds."""
     from bundles import tiny_bundle
 
     return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifters import KINDS, TINY, inputs, standing_lifter
+from lifters import KINDS, TINY, inputs, striding_lifter
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from poseda_deploy.skeleton import BONE_FROM_JOINT, GROUP_FROM_LENGTH, H36M17
 
 @pytest.fixture(scope="module", params=KINDS)
 def lifter(request: pytest.FixtureRequest) -> Lifter:
-    return standing_lifter(request.param)
+    return striding_lifter(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_where_a_missing_joint_lies_does_not_matter(lifter: Lifter) -> None:
 @pytest.mark.parametrize("joint", ["spine", "neck", "pelvis", "thorax"])
 def test_what_each_data_set_defines_anew_does_not_matter(joint: str) -> None:
     """Spine and neck are not read; pelvis and thorax only where a hip or shoulder is missing."""
-    lifter = standing_lifter("conditioned")
+    lifter = striding_lifter("conditioned")
     keypoints, camera, up, bones = inputs()
     keypoints[..., 2] = 1
     moved = keypoints.clone()
@@ -192,7 +192,7 @@ def test_the_shipped_weights_are_those_of_the_shipped_onnx() -> None:
 def test_onnx_runtime_agrees_with_torch(tmp_path: Path) -> None:
     from poseda_deploy.train.publish import publish
 
-    lifter = standing_lifter("conditioned")
+    lifter = striding_lifter("conditioned")
     bundle = publish(lifter, tmp_path / "bundle", name="tiny", config={"lifter": TINY.__dict__}, report={}, extras={})
     with open_backend(bundle, "ort-cpu") as ort, open_backend(bundle, "torch") as reference:
         assert ort.provider == "CPUExecutionProvider"

@@ -5,7 +5,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from lifters import KINDS, STANDING, inputs, standing_lifter
+from lifters import KINDS, STRIDING, inputs, striding_lifter
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -91,7 +91,7 @@ def test_to_the_paper_a_missing_joint_lies_at_the_mean_of_the_seen_ones() -> Non
 
 @pytest.mark.parametrize("kind", PAPER_KINDS)
 def test_the_paper_s_networks_know_neither_up_nor_bones_nor_scores(kind: Kind) -> None:
-    network, (keypoints, camera, up, bones) = standing_lifter(kind).network, inputs()
+    network, (keypoints, camera, up, bones) = striding_lifter(kind).network, inputs()
     keypoints[..., 2] = 1
     doubtful = keypoints * torch.tensor([1.0, 1.0, 0.1])
     plain = network(network.inputs(see(keypoints, camera), torch.zeros_like(up), torch.zeros_like(bones)))
@@ -100,7 +100,7 @@ def test_the_paper_s_networks_know_neither_up_nor_bones_nor_scores(kind: Kind) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mirroring_features_twice_is_nothing(kind: Kind) -> None:
-    lifter, (keypoints, camera, up, bones) = standing_lifter(kind), inputs()
+    lifter, (keypoints, camera, up, bones) = striding_lifter(kind), inputs()
     features = lifter.network.inputs(see(keypoints, camera), up, bones)
     mirrored = lifter.network.mirrored(features)
     assert not torch.equal(mirrored, features)
@@ -117,7 +117,7 @@ def test_the_paper_s_joints_are_relative_to_the_pelvis_and_the_neck_half_way(kin
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_person_is_lifted_alike_whoever_else_is_there(kind: Kind) -> None:
-    lifter, everybody = standing_lifter(kind), inputs(6)
+    lifter, everybody = striding_lifter(kind), inputs(6)
     pose, _ = lifter(*everybody)
     alone, _ = lifter(*(value[4:5] for value in everybody))
     torch.testing.assert_close(alone, pose[4:5], atol=1e-4, rtol=1e-4)
@@ -225,7 +225,7 @@ class Four(PaperNetwork):
         self.four = nn.ModuleList(make() for make in (mlp, vpose, semgcn, stgcn))
 
     def joints(self, hidden: Tensor) -> Tensor:
-        return STANDING + sum(0.05 * torch.tanh(network(hidden)) for network in self.four)
+        return STRIDING + sum(0.05 * torch.tanh(network(hidden)) for network in self.four)
 
 
 def apart_mm(lifter: Lifter, path: Path) -> float:
@@ -248,7 +248,7 @@ def apart_mm(lifter: Lifter, path: Path) -> float:
 
 
 def test_onnx_runtime_agrees_with_torch_on_the_paper_s_networks(tmp_path: Path) -> None:
-    lifter = standing_lifter("conditioned", rounds=0)
+    lifter = striding_lifter("conditioned", rounds=0)
     lifter.network = Four().eval()
     assert apart_mm(lifter, tmp_path / "four.onnx") < 0.05
 
@@ -256,4 +256,4 @@ def test_onnx_runtime_agrees_with_torch_on_the_paper_s_networks(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_runtime_agrees_with_torch(kind: Kind, tmp_path: Path) -> None:
-    assert apart_mm(standing_lifter(kind), tmp_path / "lifter.onnx") < 0.05
+    assert apart_mm(striding_lifter(kind), tmp_path / "lifter.onnx") < 0.05

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lifters import KINDS, standing_lifter
+from lifters import KINDS, striding_lifter
 
 from poseda_deploy import engines
 from poseda_deploy.backend import open_backend, open_foreign_onnx, replay_golden
@@ -56,12 +56,12 @@ def test_half_engines_are_half(precision: Precision, half_onnx: Path, rtx: Any) 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_papers_lifters_in_half(kind: Kind, tiny: Bundle, tmp_path: Path, rtx: Any) -> None:
     """Each within its limits in ONNX Runtime, and an engine of it is half."""
-    lifter, path = standing_lifter(kind), tmp_path / "lifter.fp16.onnx"
+    lifter, path = striding_lifter(kind), tmp_path / "lifter.fp16.onnx"
     write_onnx(in_precision(lifter, "fp16"), path)
     session = open_foreign_onnx(path)
     for people, inputs in parity.probe(tiny, None).items():
         got = tuple(session.run(["pose", "root"], dict(inputs)))
-        result = parity.compare(kind, "fp16", people, parity.torch_poses(lifter, inputs), got)
+        result = parity.compare(kind, "fp16", people, parity.reference(lifter, inputs), got)
         print(result.summary())
         assert result.passed
     plan = to_tensorrt.build(path, "fp16", BATCH, ("sm86", "sm89"), rtx, None)
