@@ -8,7 +8,13 @@ PosedaError                     caught once, in terminal.py; one line, then "Try
 │   (ImportError)
 ├── BackendError (RuntimeError) the provider asked for is not the one that runs          exit 3
 └── CheckFailed (RuntimeError)  a limit in millimetres or bytes was not met              exit 1
+
+Anything else is a mistake of ours: one line with its type, the traceback with --debug,  exit 4
+Stopped before anything was kept: by Ctrl-C exit 130, by SIGTERM exit 143.
 """
+
+INTERNAL_ERROR = 4
+"""Exit code of an error that is not in this tree."""
 
 
 class PosedaError(Exception):

@@ -3,21 +3,24 @@
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import threading
 import time
 import tomllib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from poseda_deploy.errors import InputError, PosedaError
+from poseda_deploy.errors import INTERNAL_ERROR, InputError, PosedaError
 from poseda_deploy.files import require_file
 
 if TYPE_CHECKING:
@@ -49,33 +52,107 @@ def run_command(
     prog: str,
     description: str,
 ) -> int:
-    """Parse flags, do the work, print its summary; returns the exit code (0, 1, 2, 3, or 130 on Ctrl-C)."""
+    """Parse flags, do the work, print its summary; returns the exit code of errors.py, 130 on Ctrl-C, 143 on SIGTERM.
+
+    What libraries print on stdout meanwhile goes to stderr: stdout has the summary and nothing else.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    _prepare_streams(debug=debug)
     try:
-        options = tyro.cli(options_type, args=with_config(argv), prog=prog, description=description)
+        with _sigterm_ends():
+            with _stdout_arrives():
+                options = tyro.cli(options_type, args=with_config(words), prog=prog, description=description)
+            with redirect_stdout(sys.stderr):
+                options.check()
+                summary = work(options)
+            with _stdout_arrives():
+                _tell(options, summary)
     except SystemExit as stop:
         return int(stop.code or 0)
-    except PosedaError as error:
+    except BaseException as error:
+        if debug and not isinstance(error, KeyboardInterrupt):
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                say(line)
         return _fail(prog, error)
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, stream=sys.stderr)
-    try:
-        options.check()
-        summary = work(options)
-    except PosedaError as error:
-        if options.debug:
-            raise
-        return _fail(prog, error)
-    except KeyboardInterrupt:
-        say(f"{prog}: stopped")
-        return 130
-    except OSError as error:
-        if options.debug:
-            raise
-        return _fail(prog, PosedaError(str(error), hint="check the path, its permissions and the disk"))
+    return 0
+
+
+def _tell(options: CommonOptions, summary: Mapping[str, Any]) -> None:
     if options.json:
         print(json.dumps(summary, default=str))
     elif not options.quiet:
         print_summary(summary)
-    return 0
+
+
+def _fail(prog: str, error: BaseException) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        say(f"{prog}: stopped")
+        return 143 if isinstance(error, _Terminated) else 130
+    if isinstance(error, OSError) and not isinstance(error, PosedaError):
+        error = PosedaError(str(error), hint="check the path, its permissions and the disk")
+    if isinstance(error, PosedaError):
+        hint = f" Try: {error.hint}" if error.hint else ""
+        say(f"{prog}: {_one_line(str(error))}.{_one_line(hint)}")
+        return error.exit_code
+    what = f"{prog}: internal error: {type(error).__name__}: {_one_line(str(error))}"
+    say(f"{what}. Try: the same with --debug, and send us what it prints")
+    return INTERNAL_ERROR
+
+
+def _one_line(text: str) -> str:
+    return (" " if text[:1].isspace() else "") + " ".join(text.split())
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: everything under way is closed or taken back."""
+
+
+@contextmanager
+def _sigterm_ends() -> Iterator[None]:
+    """Where nobody else has a use for SIGTERM, it raises; without that the process would be gone with no clean-up."""
+
+    def end(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if free:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _prepare_streams(*, debug: bool) -> None:
+    """Standard streams that take any text. Those that were closed swallow it: else the next file opened would get their
+    number, and with it what libraries print."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+
+
+@contextmanager
+def _stdout_arrives() -> Iterator[None]:
+    """What is printed inside is sent off, or it is an error. A reader who left early, as `head` does, is none."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError):  # what could not be written would be tried again, and said, when the process ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(0) from error
+        raise PosedaError(f"stdout cannot be written ({error.strerror})", hint="free the disk, or --quiet") from error
 
 
 def with_config(argv: Sequence[str] | None) -> list[str]:
@@ -103,37 +180,42 @@ def _words(name: str, value: Any) -> list[str]:
 
 @contextmanager
 def stop_asked(prog: str, minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """Yields whether to stop: time is up, or Ctrl-C was pressed; a second Ctrl-C interrupts as ever."""
+    """Yields whether to stop: time is up, or Ctrl-C or SIGTERM came; the second of those interrupts as ever."""
     deadline_s = math.inf if minutes is None else time.monotonic() + 60 * minutes
     asked = False
 
     def first(number: int, frame: Any) -> None:
         nonlocal asked
         asked = True
-        signal.signal(signal.SIGINT, before)
+        restore()
         say(f"{prog}: stopping, what there is is kept; Ctrl-C again interrupts")
 
-    before = signal.getsignal(signal.SIGINT)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     main = threading.current_thread() is threading.main_thread()
-    if main:
-        signal.signal(signal.SIGINT, first)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    for number in before:
+        signal.signal(number, first)
     try:
         yield lambda: asked or time.monotonic() > deadline_s
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
-
-
-def _fail(prog: str, error: PosedaError) -> int:
-    hint = f" Try: {error.hint}" if error.hint else ""
-    line = " ".join(f"{prog}: {error}.{hint}".split())
-    say(line)
-    return error.exit_code
+        restore()
 
 
 def say(line: str) -> None:
-    """One line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """One line on stderr, whatever is in it."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: names of files and words of a network may not steer a terminal."""
+    return "".join(letter if letter.isprintable() else _spelled(letter) for letter in text)
+
+
+def _spelled(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -145,8 +227,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _flat(summary):
-        table.add_row(f"[bold]{escape(key)}[/bold]", value if isinstance(value, Text) else escape(value))
-    Console().print(table)
+        table.add_row(f"[bold]{escape(printable(key))}[/bold]", value if isinstance(value, Text) else escape(value))
+    console = Console()
+    with console.capture() as shown:  # rich itself would end the process where nobody reads stdout any more
+        console.print(table)
+    print(shown.get(), end="")
 
 
 def _flat(summary: Mapping[str, Any]) -> "Iterator[tuple[str, str | Text]]":
@@ -165,11 +250,11 @@ def _flat(summary: Mapping[str, Any]) -> "Iterator[tuple[str, str | Text]]":
 
 
 def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _cell(value: Any) -> "str | Text":
-    """Coloured text as it is."""
+    """Coloured text as it is; who made it made it printable."""
     return value if hasattr(value, "spans") else _text(value)
 
 
