@@ -113,3 +113,11 @@ def test_poses_round_trip(tmp_path: Path) -> None:
     row = json.loads(lines[1])
     assert (row["frame"], row["person"]) == (0, 1)
     np.testing.assert_allclose(row["pose"], poses.pose_m[1], atol=1e-4)
+
+
+def test_scores_that_rounding_took_past_one_are_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "k.npz", **good() | {"score": np.full((4, 17), 1.00002)})
+    assert load_keypoints(tmp_path / "k.npz").score.max() == 1
+    np.savez(tmp_path / "k.npz", **good() | {"score": np.full((4, 17), 1.02)})
+    with pytest.raises(InputError, match=r"score must lie in 0\.\.1"):
+        load_keypoints(tmp_path / "k.npz")
