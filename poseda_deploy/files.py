@@ -1,13 +1,10 @@
-"""Reading and writing files safely: no pickles, whole files or none."""
+"""Files by name: there or not, their hashes, and writing them whole or not at all."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
-
-import numpy as np
 
 from poseda_deploy.errors import InputError
 
@@ -17,33 +14,6 @@ def require_file(path: Path, what: str) -> Path:
     if not path.is_file():
         raise InputError(f"{what} not found: {path}", hint="check the path; relative paths start at the current folder")
     return path
-
-
-def load_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz; refuses pickled objects and missing keys, naming both."""
-    require_file(path, "file")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [key for key in required if key not in archive.files]
-            if missing:
-                raise InputError(
-                    f"{path}: lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}",
-                    hint="see docs/conventions.md for the keys of each file",
-                )
-            return {key: archive[key] for key in archive.files}
-    except InputError:
-        raise
-    except AttributeError as error:  # a bare array or nothing: no context manager
-        raise InputError(f"{path}: not an .npz archive", hint="write it with numpy.savez") from error
-    except (BadZipFile, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npz ({error})", hint="write it again with numpy.savez") from error
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise InputError(f"{path}: not an .npz archive", hint="write it with numpy.savez") from error
-        raise InputError(
-            f"{path}: holds Python objects, which are not loaded (they can run code)",
-            hint="save plain numeric or string arrays",
-        ) from error
 
 
 def sha256(path: Path) -> str:

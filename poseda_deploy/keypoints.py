@@ -8,10 +8,15 @@ from jaxtyping import Float
 
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
-from poseda_deploy.files import load_npz, write_aside
+from poseda_deploy.files import write_aside
+from poseda_deploy.npz import MAX_BYTES, load_npz, numbers, shape_text, texts
 from poseda_deploy.skeleton import Skeleton, skeleton_named, to_h36m17
 
 _REQUIRED = ("xy", "score", "image_size", "skeleton")
+LARGEST_SIDE_PX = 16_384
+"""Of an image: what cameras have and video encoders take."""
+LARGEST_SCORE = 1.01
+"""Of what is still taken for 1."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,18 @@ class Keypoints2D:
         joints = len(self.skeleton.joints)
         if self.xy_px.ndim != 4 or self.xy_px.shape[2:] != (joints, 2):
             raise InputError(
-                f"xy must be (T,{joints},2) or (T,P,{joints},2) for {self.skeleton.name}, got {_shape(self.xy_px)}",
+                f"xy must be (T,{joints},2) or (T,P,{joints},2) for {self.skeleton.name}, got {shape_text(self.xy_px)}",
                 hint=f"{self.skeleton.name} is: {' '.join(self.skeleton.joints)}",
             )
         if self.score.shape != self.xy_px.shape[:3]:
-            raise InputError(f"score must be {_shape(self.xy_px[..., 0])} to match xy, got {_shape(self.score)}")
+            raise InputError(
+                f"score must be {shape_text(self.xy_px[..., 0])} to match xy, got {shape_text(self.score)}"
+            )
         if self.time_s.shape != self.xy_px.shape[:1]:
-            raise InputError(f"time_s must have {len(self.xy_px)} entries, one a frame, got {_shape(self.time_s)}")
+            raise InputError(f"time_s must have {len(self.xy_px)} entries, one a frame, got {shape_text(self.time_s)}")
         if not len(self.xy_px):
             raise InputError("no frames", hint="expected at least one row in xy")
-        if not np.isfinite(self.score).all() or self.score.min() < 0 or self.score.max() > 1:
-            raise InputError("score must lie in 0..1", hint="0 = missing; divide percentages by 100")
+        object.__setattr__(self, "score", clipped_score(self.score))
         if not np.isfinite(self.time_s).all() or (np.diff(self.time_s) <= 0).any():
             raise InputError("time_s must be finite and strictly increasing")
         self._check_finite()
@@ -86,10 +92,17 @@ class Keypoints2D:
             np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
 
 
-def load_keypoints(path: str | Path) -> Keypoints2D:
-    """Read and check a Keypoints2D file; every complaint names the file."""
+def clipped_score(score: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The same within 0..1: detectors' rounding goes a little beyond 1; what goes further is no score."""
+    if not np.isfinite(score).all() or score.min(initial=0) < 0 or score.max(initial=0) > LARGEST_SCORE:
+        raise InputError("score must lie in 0..1", hint="0 = missing; divide percentages by 100")
+    return np.minimum(score, 1)
+
+
+def load_keypoints(path: str | Path, max_bytes: int = MAX_BYTES) -> Keypoints2D:
+    """Read and check a Keypoints2D file; every complaint names the file. More than max_bytes of arrays are refused."""
     path = Path(path)
-    data = load_npz(path, _REQUIRED)
+    data = load_npz(path, _REQUIRED, max_bytes)
     try:
         return _from_arrays(data, path)
     except InputError as error:
@@ -97,32 +110,32 @@ def load_keypoints(path: str | Path) -> Keypoints2D:
 
 
 def _from_arrays(data: dict[str, np.ndarray], path: Path) -> Keypoints2D:
-    for key in ("xy", "score", "image_size"):
-        if data[key].dtype.kind not in "fiu":
-            raise InputError(f"{key} must hold numbers, got {data[key].dtype}")
-    if data["image_size"].shape != (2,):
-        raise InputError(f"image_size must be (width, height), got {_shape(data['image_size'])}")
-    size_wh = (int(data["image_size"][0]), int(data["image_size"][1]))
-    if min(size_wh) < 2:
-        raise InputError(f"image_size must be (width, height) in pixels, got {size_wh}")
-    xy_px, score = data["xy"].astype(np.float32), data["score"].astype(np.float32)
+    size_wh = _size(numbers(data, "image_size", (2,), np.float64))
+    xy_px, score = numbers(data, "xy", dtype=np.float32), numbers(data, "score", dtype=np.float32)
     if xy_px.ndim == 3:
         xy_px, score = xy_px[:, None], score[:, None] if score.ndim == 2 else score
     camera = None
     if "K" in data:
-        camera = Camera.from_matrix(data["K"], size_wh, data.get("dist"), f"K of {path.name}")
-    skeleton = skeleton_named(str(data["skeleton"]))
-    return Keypoints2D(xy_px, score, size_wh, skeleton, _times(data, len(xy_px)), camera)
+        distortion = numbers(data, "dist") if "dist" in data else None
+        camera = Camera.from_matrix(numbers(data, "K", (3, 3)), size_wh, distortion, f"K of {path.name}")
+    skeleton = skeleton_named(str(texts(data, "skeleton", ())))
+    frames = len(xy_px) if xy_px.ndim else 0
+    return Keypoints2D(xy_px, score, size_wh, skeleton, _times(data, frames), camera)
+
+
+def _size(size_wh: Float[np.ndarray, "2"]) -> tuple[int, int]:
+    if not ((size_wh >= 2) & (size_wh <= LARGEST_SIDE_PX)).all():
+        raise InputError(f"image_size must be (width, height) in pixels, got ({size_wh[0]:g}, {size_wh[1]:g})")
+    return int(size_wh[0]), int(size_wh[1])
 
 
 def _times(data: dict[str, np.ndarray], frames: int) -> Float[np.ndarray, " t"]:
     if "time_s" in data:
-        return data["time_s"].astype(np.float64)
-    fps = float(data["fps"]) if "fps" in data and data["fps"].size == 1 else 30.0
-    if not 0 < fps < 1e6:
-        raise InputError(f"fps must be above 0, got {fps}")
-    return np.arange(frames) / fps
-
-
-def _shape(array: np.ndarray) -> str:
-    return f"({','.join(map(str, array.shape))})"
+        return numbers(data, "time_s", (frames,), np.float64)
+    if "fps" not in data:
+        return np.arange(frames) / 30
+    fps = numbers(data, "fps")
+    if fps.size != 1 or not 0 < fps.item() < 1e6:
+        got = f"{fps.item():g}" if fps.size == 1 else shape_text(fps)
+        raise InputError(f"fps must be above 0, one number, got {got}")
+    return np.arange(frames) / fps.item()

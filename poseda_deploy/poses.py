@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from poseda_deploy.errors import InputError
-from poseda_deploy.files import load_npz, require_file, write_aside
+from poseda_deploy.files import require_file, write_aside
+from poseda_deploy.npz import MAX_BYTES, load_npz, numbers, whole_numbers
 
 _ROW = {"pose": (17, 3), "root": (3,), "score": (17,)}
 
@@ -115,10 +116,18 @@ def _plain(values: np.ndarray, digits: int) -> list[Any]:
     return plain.tolist()
 
 
-def load_poses(path: str | Path) -> Poses3D:
-    """Read NAME.poses.npz."""
-    data = load_npz(Path(path), ("frame", "person", "time_s", "pose", "root", "score"))
-    return Poses3D(*(data[key] for key in ("frame", "person", "time_s", "pose", "root", "score")))
+def load_poses(path: str | Path, max_bytes: int = MAX_BYTES) -> Poses3D:
+    """Read NAME.poses.npz; more than max_bytes of arrays are refused."""
+    data = load_npz(Path(path), ("frame", "person", "time_s", *_ROW), max_bytes)
+    try:
+        frame = whole_numbers(data, "frame", (None,))
+        rows = len(frame)
+        person, time_s = whole_numbers(data, "person", (rows,)), numbers(data, "time_s", (rows,), np.float64)
+        if not np.isfinite(time_s).all():
+            raise InputError("time_s must be finite")
+        return Poses3D(frame, person, time_s, *(numbers(data, key, (rows, *_ROW[key])) for key in _ROW))
+    except InputError as error:
+        raise InputError(f"{path}: {error}", hint="docs/outputs.md shows the arrays of poses") from error
 
 
 def load_poses_jsonl(path: str | Path) -> tuple[Poses3D, str]:

@@ -14,7 +14,7 @@ import pytest
 from people import walk_m
 
 from poseda_deploy.errors import InputError
-from poseda_deploy.files import load_npz
+from poseda_deploy.npz import load_npz
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train import import_h36m as importer
 from poseda_deploy.train.import_h36m import RAW32, import_h36m

@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 from poseda_deploy.bundle import Bundle, load_bundle, write_manifest
 from poseda_deploy.calibrate import unit
-from poseda_deploy.files import load_npz, write_aside
+from poseda_deploy.files import write_aside
+from poseda_deploy.npz import load_npz
 from poseda_deploy.skeleton import JOINT_FROM_BONE, LENGTH_FROM_GROUP
 
 PRIOR, PICTURE = "prior.npz", "samples.png"

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 
 from poseda_deploy.errors import InputError
-from poseda_deploy.files import load_npz
 from poseda_deploy.metrics import bone_lengths_m
+from poseda_deploy.npz import load_npz
 
 from .bvh_source import load_bvh_folder
 from .config import TrainConfig

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError, MissingDependency
-from poseda_deploy.files import load_npz, require_file
+from poseda_deploy.files import require_file
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.npz import load_npz
 from poseda_deploy.skeleton import H36M17, MEDIAPIPE33
 
 Annotation = Literal["annot3", "univ_annot3"]
