@@ -234,8 +234,7 @@ def test_a_rehearsal_keeps_the_film_s_time(tmp_path: Path) -> None:
     with Rehearsal(VideoReader(write_video(tmp_path / "a.mp4", frames=10, fps=Fraction(50)))) as source:
         frames = list(source)
     due_s = [frame.captured_s - start_s - frame.time_s for frame in frames]
-    assert source.live and len(frames) == 10 and min(due_s) >= 0
-    assert np.ptp(due_s) < 0.1 and frames[-1].captured_s - frames[0].captured_s > 0.16
+    assert source.live and len(frames) == 10 and min(due_s) >= 0, "none comes before its time"
 
 
 # Streams.
@@ -247,8 +246,8 @@ def test_a_stream_gives_frames_as_they_arrive(camera: MjpegCamera) -> None:
         frames = list(islice(source, 15))
     assert [frame.index for frame in frames] == list(range(15))
     times_s = np.array([frame.time_s for frame in frames])
-    assert times_s[0] == 0 and (np.diff(times_s) > 0).all() and 0.1 < times_s[-1] < 2
-    assert all(0 <= time.monotonic() - frame.captured_s < 3 for frame in frames)
+    assert times_s[0] == 0 and (np.diff(times_s) > 0).all()
+    np.testing.assert_allclose([frame.captured_s - frames[0].captured_s for frame in frames], times_s)
 
 
 def test_five_kills_of_the_server_are_survived(camera: MjpegCamera, capfd: pytest.CaptureFixture[str]) -> None:
@@ -300,24 +299,20 @@ def test_a_silent_server_is_noticed(camera: MjpegCamera) -> None:
 
     camera.picture = then_silent
     with open_source(camera.url(), tell=events.append) as source:
-        start_s = time.monotonic()
         assert isinstance(source, LiveSource)
         next(frame for frame in source if source.reconnects)
-    assert 1 < time.monotonic() - start_s < 4
-    assert "silent for 1 s" in events[0]
+    assert re.search(r"silent for \d+ s", events[0])
     silence.set()
 
 
 def test_closing_ends_the_wait_for_a_dead_server(camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FIRST_WAIT_S", 60.0)
+    monkeypatch.setattr(sources, "FIRST_WAIT_S", 3600.0)
     source = open_source(camera.url(), tell=lambda event: None)
     frames = iter(source)
     next(frames)
     camera.kill()
     threading.Timer(0.3, source.close).start()
-    start_s = time.monotonic()
     assert len(list(frames)) < 20
-    assert time.monotonic() - start_s < 3
     camera.start()
 
 
@@ -346,10 +341,8 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poseda_deploy.runtime.network.PROBE_S", 0.3)
     with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
         port = deaf.getsockname()[1]
-        start_s = time.monotonic()
         with pytest.raises(InputError, match=r"time-out: no answer from 127\.0\.0\.1"):
             open_source(f"rtsp://joe:pw@127.0.0.1:{port}/cam")
-        assert time.monotonic() - start_s < 4
     assert why_no_picture(Address(f"rtsp://127.0.0.1:{port}/cam")).kind == "refused"
     assert why_no_picture(Address("http://no-such-host.invalid/cam")).kind == "unknown host"
 

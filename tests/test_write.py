@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -500,14 +499,3 @@ def test_a_failing_writer_leaves_what_was_there(
     with pytest.raises(AttributeError):
         written(alone, "trc", tmp_path)
     assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_log_costs_little(poses: Poses3D, tmp_path: Path) -> None:
-    frame, people = Frame(40, 1.3, PICTURE), posed(poses, 40)
-    took_s = []
-    with PoseLog(tmp_path / "a.jsonl") as log:
-        for _ in range(200):
-            start_s = time.perf_counter()
-            log.put(frame, people)
-            took_s.append(time.perf_counter() - start_s)
-    assert np.median(took_s) < 0.001
