@@ -1,0 +1,89 @@
+"""Lens models: every pixel to its ray and back, to the corners of real wide lenses; and where a model has no answer."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poseda_deploy.camera import Camera
+from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.opencv import cv2
+from poseda_deploy.skeleton import H36M17
+
+WIDE = {
+    # Published calibrations of data sets: EuRoC MAV cam0, KITTI raw 2011_09_26 camera 0, TUM RGB-D freiburg1.
+    "euroc": Camera(
+        (752, 480), (458.654, 457.296), (367.215, 248.375), (-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05)
+    ),
+    "kitti": Camera(
+        (1392, 512),
+        (984.2439, 980.8141),
+        (690.0, 233.1966),
+        (-0.3728755, 0.2037299, 0.002219027, 0.001383707, -0.07233722),
+    ),
+    "freiburg1": Camera(
+        (640, 480),
+        (517.306408, 516.469215),
+        (318.643040, 255.313989),
+        (0.262383, -0.953104, -0.005358, 0.002628, 1.163314),
+    ),
+    # Not measured: what action cameras at 1080p are about, and every term of the model at once.
+    "action 0.30": Camera((1920, 1080), (850.0, 850.0), (960.0, 540.0), (-0.30, 0.10, 0.0, 0.0)),
+    "action 0.35": Camera((1920, 1080), (900.0, 900.0), (960.0, 540.0), (-0.35, 0.15, 0.0, 0.0)),
+    "all terms": Camera(
+        (1280, 720),
+        (900.0, 900.0),
+        (640.0, 360.0),
+        (-0.2, 0.05, 0.001, -0.002, 0.01, 0.1, -0.01, 0.002, 0.001, -0.002, 0.001, 0.0005, 0.05, -0.03),
+    ),
+}
+FOLDS = Camera((1920, 1080), (850.0, 850.0), (960.0, 540.0), (-0.35, 0.0, 0.0, 0.0))
+"""r - 0.35 r^3 is largest at r = 0.976: nothing is seen beyond 553 px from the middle."""
+
+shares = st.floats(0, 1)
+
+
+def projected_by_opencv(camera: Camera, ideal_px: np.ndarray) -> np.ndarray:
+    """Where OpenCV puts points that an ideal camera has at these pixels."""
+    rays = np.column_stack([(ideal_px - camera.center_px) / camera.focal_px, np.ones(len(ideal_px))])
+    points, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), camera.matrix, np.array(camera.distortion))
+    return np.asarray(points[:, 0])
+
+
+@pytest.mark.parametrize("name", WIDE)
+@settings(max_examples=60, deadline=None)
+@given(across=shares, down=shares)
+def test_projection_undoes_undistortion_to_the_corners(name: str, across: float, down: float) -> None:
+    camera = WIDE[name]
+    pixel = np.array([[across, down], [0, 0], [1, 0], [0, 1], [1, 1]]) * camera.size_wh
+    ideal_px = camera.undistorted(pixel)
+    np.testing.assert_allclose(projected_by_opencv(camera, ideal_px), pixel, atol=1e-5)
+    rays = np.column_stack([camera.rays(pixel), np.ones(len(pixel))])
+    np.testing.assert_allclose(camera.project(rays * 3), pixel, atol=1e-5)
+
+
+def test_where_a_lens_model_folds_there_is_no_ray() -> None:
+    pixels = np.array([[960.0, 540], [960 + 500, 540], [960, 540 + 530], [960 + 560, 540], [0, 0], [1e6, -1e6]])
+    ideal_px = FOLDS.undistorted(pixels)
+    assert np.isfinite(ideal_px).all(-1).tolist() == [True, True, True, False, False, False]
+    np.testing.assert_allclose(projected_by_opencv(FOLDS, ideal_px[:3]), pixels[:3], atol=1e-5)
+    folded = np.array([[1.2, 0, 1.0], [0.9, 0, 1.0]])
+    assert np.isnan(FOLDS.project(folded)).all(-1).tolist() == [True, False], (
+        "no pixel either, where it would fold back"
+    )
+
+
+def test_a_joint_without_a_ray_is_missing() -> None:
+    xy_px = np.full((1, 1, 17, 2), (960.0, 540.0), np.float32)
+    xy_px[0, 0, 3] = 5.0
+    seen = Keypoints2D(xy_px, np.ones((1, 1, 17), np.float32), FOLDS.size_wh, H36M17, np.zeros(1))
+    inputs = seen.model_input(FOLDS)
+    assert np.isfinite(inputs).all()
+    assert (inputs[0, 0, :, 2] == 0).nonzero()[0].tolist() == [3]
+
+
+def test_undistortion_keeps_shape_type_and_nothing_at_all() -> None:
+    camera = WIDE["euroc"]
+    assert camera.undistorted(np.zeros((0, 2, 17, 2), np.float32)).shape == (0, 2, 17, 2)
+    ideal_px = camera.undistorted(np.full((3, 17, 2), 100, np.float32))
+    assert ideal_px.shape == (3, 17, 2) and ideal_px.dtype == np.float32
