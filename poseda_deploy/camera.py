@@ -7,15 +7,17 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.errors import CameraError
+from poseda_deploy.lens import COEFFICIENTS, LensModel, lens_of
 
 DEFAULT_FOV_DEG = 60.0
 """Across the longer image side, when nothing is known: between a phone (65) and a webcam (55)."""
-_FOCAL_RANGE = (0.2, 20.0)  # of the longer side: 136 down to 2.9 degrees
+# Of the longer side. 0.2 is 136 degrees for a pinhole; a fisheye whose whole circle lies in a wide picture has 0.15.
+_FOCAL_RANGE: dict[LensModel, tuple[float, float]] = {"brown-conrady": (0.2, 20.0), "fisheye": (0.1, 20.0)}
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole camera with OpenCV's distortion model."""
+    """Camera with one of OpenCV's lens models."""
 
     size_wh: tuple[int, int]
     """Image size in pixels."""
@@ -24,9 +26,11 @@ class Camera:
     center_px: tuple[float, float]
     """Principal point cx, cy."""
     distortion: tuple[float, ...] = ()
-    """OpenCV order: k1, k2, p1, p2, k3, ...; empty for none."""
+    """OpenCV order: k1, k2, p1, p2, k3, ..., or a fisheye's k1, k2, k3, k4; empty for none."""
     origin: str = "given"
     """Where the numbers came from, for the summary."""
+    lens: LensModel = "brown-conrady"
+    """What `distortion` is of."""
 
     def __post_init__(self) -> None:
         width, height = self.size_wh
@@ -36,7 +40,7 @@ class Camera:
         if not all(math.isfinite(x) for x in numbers):
             raise CameraError(f"intrinsics must be finite numbers, got {numbers}")
         longer = max(self.size_wh)
-        low, high = (share * longer for share in _FOCAL_RANGE)
+        low, high = (share * longer for share in _FOCAL_RANGE[self.lens])
         if not all(low <= f <= high for f in self.focal_px):
             raise CameraError(
                 f"focal length {self.focal_px[0]:.6g}, {self.focal_px[1]:.6g} px is impossible for a {width}x{height} "
@@ -50,8 +54,10 @@ class Camera:
                 f"principal point {self.center_px} lies far outside the {width}x{height} image",
                 hint="were the intrinsics calibrated at another resolution?",
             )
-        if len(self.distortion) not in (0, 4, 5, 8, 12, 14):
-            raise CameraError(f"distortion must have 4, 5, 8, 12 or 14 numbers, got {len(self.distortion)}")
+        allowed = COEFFICIENTS[self.lens]
+        if len(self.distortion) not in allowed:
+            expected = " or ".join(map(str, allowed[1:]))
+            raise CameraError(f"distortion of a {self.lens} lens has {expected} numbers, got {len(self.distortion)}")
 
     @classmethod
     def from_matrix(
@@ -60,6 +66,7 @@ class Camera:
         size_wh: tuple[int, int],
         distortion: Float[np.ndarray, " d"] | None = None,
         origin: str = "given",
+        lens: LensModel = "brown-conrady",
     ) -> "Camera":
         """From OpenCV's K and distortion vector."""
         matrix = np.asarray(matrix, np.float64)
@@ -70,7 +77,7 @@ class Camera:
             )
         numbers = () if distortion is None else tuple(float(x) for x in np.ravel(distortion))
         focal, center = (float(matrix[0, 0]), float(matrix[1, 1])), (float(matrix[0, 2]), float(matrix[1, 2]))
-        return cls(size_wh, focal, center, numbers if any(numbers) else (), origin)
+        return cls(size_wh, focal, center, numbers if any(numbers) else (), origin, lens)
 
     @classmethod
     def from_focal(cls, focal_px: float, size_wh: tuple[int, int], origin: str) -> "Camera":
@@ -99,16 +106,31 @@ class Camera:
         """For --json: what was used and where it came from."""
         (fx, fy), (cx, cy) = self.focal_px, self.center_px
         numbers = {"fx": round(fx, 2), "fy": round(fy, 2), "cx": round(cx, 2), "cy": round(cy, 2)}
-        return {**numbers, "distortion": list(self.distortion), "from": self.origin}
+        return {**numbers, "lens": self.lens, "distortion": list(self.distortion), "from": self.origin}
+
+    @property
+    def is_lensed(self) -> bool:
+        """Whether straight lines come out bent."""
+        return bool(self.distortion) or self.lens == "fisheye"
+
+    @property
+    def limit_deg(self) -> float:
+        """How far off its axis the lens model sees."""
+        return math.degrees(lens_of(self.lens, self.distortion).limit_rad) if self.is_lensed else 90.0
+
+    @property
+    def blind_share(self) -> float:
+        """Part of the picture to whose pixels the lens model gives no ray, by a grid of them, edges and corners too."""
+        steps = np.stack(np.meshgrid(*(np.linspace(0, side - 1, 33) for side in self.size_wh)), -1)
+        return float(np.isnan(self.undistorted(steps)).any(-1).mean())
 
     def undistorted(self, xy_px: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
-        """Where the pixels would be without lens distortion; same K."""
-        if not self.distortion or not xy_px.size:
+        """Where the pixels would be without lens distortion, same K; NaN where the lens model sees no ray."""
+        if not self.is_lensed or not xy_px.size:
             return xy_px
-        from poseda_deploy.opencv import cv2
-
-        flat = np.asarray(xy_px, np.float64).reshape(-1, 1, 2)
-        ideal = cv2.undistortPoints(flat, self.matrix, np.array(self.distortion), P=self.matrix)
+        focal, center = np.array(self.focal_px), np.array(self.center_px)
+        place = (np.asarray(xy_px, np.float64).reshape(-1, 2) - center) / focal
+        ideal = lens_of(self.lens, self.distortion).undistorted(place) * focal + center
         return ideal.reshape(xy_px.shape).astype(xy_px.dtype)
 
     def rays(self, xy_px: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
@@ -116,19 +138,15 @@ class Camera:
         return (self.undistorted(xy_px) - np.array(self.center_px)) / np.array(self.focal_px)
 
     def project(self, xyz_m: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 2"]:
-        """Points in camera axes to pixels, distortion included; NaN behind the camera."""
+        """Points in camera axes to pixels, distortion included; NaN behind the camera and where the lens is blind."""
         flat = np.asarray(xyz_m, np.float64).reshape(-1, 3)
-        ahead = flat[:, 2] > 1e-6
-        xy_px = np.full((len(flat), 2), np.nan)
-        if self.distortion and ahead.any():
-            from poseda_deploy.opencv import cv2
-
-            zero = np.zeros(3)
-            points, _ = cv2.projectPoints(flat[ahead], zero, zero, self.matrix, np.array(self.distortion))
-            xy_px[ahead] = points[:, 0]
+        if self.is_lensed:
+            place = lens_of(self.lens, self.distortion).distorted(flat)
         else:
-            xy_px[ahead] = flat[ahead, :2] / flat[ahead, 2:] * self.focal_px + self.center_px
-        return xy_px.reshape(*xyz_m.shape[:-1], 2)
+            place = np.full((len(flat), 2), np.nan)
+            ahead = flat[:, 2] > 1e-6
+            place[ahead] = flat[ahead, :2] / flat[ahead, 2:]
+        return (place * self.focal_px + self.center_px).reshape(*xyz_m.shape[:-1], 2)
 
     def resized(self, size_wh: tuple[int, int]) -> "Camera":
         """The same camera after the whole image was scaled to another size."""

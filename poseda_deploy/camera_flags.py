@@ -14,6 +14,8 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.terminal import CommonOptions, say
 
+_BLIND = 0.005  # of the picture: less than that, at the very corners, no body is lost
+
 
 @dataclass(frozen=True)
 class CameraOptions(CommonOptions):
@@ -69,8 +71,20 @@ def choose_camera(
 ) -> Camera:
     """The file's own camera, else the flags, else the one that the bundle is adapted to, else the stated default.
 
-    Says so where one is ignored or guessed.
+    Says so where one is ignored or guessed, or its lens model does not reach into the picture's corners.
     """
+    camera = _chosen(options, own, size_wh, prog, adapted)
+    if camera.blind_share > _BLIND:
+        say(
+            f"{prog}: the lens model of {camera.origin} gives no ray to {camera.blind_share:.0%} of the picture, "
+            f"beyond {camera.limit_deg:.0f} degrees off its axis; joints there count as missing"
+        )
+    return camera
+
+
+def _chosen(
+    options: CameraOptions, own: Camera | None, size_wh: tuple[int, int], prog: str, adapted: Camera | None
+) -> Camera:
     flags = (options.intrinsics, options.focal_px, options.fov_deg)
     if sum(flag is not None for flag in flags) > 1:
         raise InputError("expected at most one of --intrinsics, --focal-px, --fov-deg")

@@ -73,9 +73,8 @@ class Keypoints2D:
         return self.xy_px.shape[1]
 
     def model_input(self, camera: Camera) -> Float[np.ndarray, "t p 17 3"]:
-        """The lifter's `keypoints`: undistorted pixels and score in H36M17 order."""
-        xy_px, score = to_h36m17(camera.undistorted(np.nan_to_num(self.xy_px)), self.score, self.skeleton)
-        return np.concatenate([xy_px, score[..., None]], -1)
+        """The lifter's `keypoints` of every frame and person slot."""
+        return model_input(self.xy_px, self.score, self.skeleton, camera)
 
     def save(self, path: Path) -> None:
         """Write the .npz of docs/conventions.md."""
@@ -97,6 +96,16 @@ def clipped_score(score: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     if not np.isfinite(score).all() or score.min(initial=0) < 0 or score.max(initial=0) > LARGEST_SCORE:
         raise InputError("score must lie in 0..1", hint="0 = missing; divide percentages by 100")
     return np.minimum(score, 1)
+
+
+def model_input(
+    xy_px: Float[np.ndarray, "*batch j 2"], score: Float[np.ndarray, "*batch j"], skeleton: Skeleton, camera: Camera
+) -> Float[np.ndarray, "*batch 17 3"]:
+    """The lifter's `keypoints`: undistorted pixels and score in H36M17 order; missing where the lens has no ray."""
+    ideal_px = camera.undistorted(np.nan_to_num(xy_px))
+    score = np.where(np.isfinite(ideal_px).all(-1), score, np.float32(0))
+    ideal_px, score = to_h36m17(np.nan_to_num(ideal_px), score, skeleton)
+    return np.concatenate([ideal_px, score[..., None]], -1)
 
 
 def load_keypoints(path: str | Path, max_bytes: int = MAX_BYTES) -> Keypoints2D:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from poseda_deploy.backend import Backend, with_camera
-from poseda_deploy.calibrate import Known, Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Known, Lift, calibrate, tiled, unit
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame, Poses3D
 from poseda_deploy.sides import with_sides
@@ -60,10 +60,11 @@ def lift_tracked(
     `bones=False` lifts with unknown bone lengths; `smooth=False` leaves each frame as it was lifted, and gaps open.
     """
     keypoints, identity = clip.keypoints, clip.identity
-    frame, slot = np.nonzero(identity >= 0)
+    inputs = with_sides(keypoints.model_input(camera), clip.swapped)
+    frame, slot = np.nonzero((identity >= 0) & ((inputs[..., 2] > 0).sum(-1) >= MIN_JOINTS))
     order = np.lexsort((identity[frame, slot], frame))
     frame, slot = frame[order], slot[order]
-    person, inputs = identity[frame, slot], with_sides(keypoints.model_input(camera), clip.swapped)[frame, slot]
+    person, inputs = identity[frame, slot], inputs[frame, slot]
     lift = with_camera(backend, camera)
     with clock.stage("calibrate"):
         scene = calibrate_scene(lift, inputs, person, known, bones=bones)

@@ -6,8 +6,17 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.backend import Backend, with_camera
-from poseda_deploy.calibrate import Known, RunningSample, estimate_up, expected_bones_m, person_bones_m, tiled
+from poseda_deploy.calibrate import (
+    MIN_JOINTS,
+    Known,
+    RunningSample,
+    estimate_up,
+    expected_bones_m,
+    person_bones_m,
+    tiled,
+)
 from poseda_deploy.camera import Camera
+from poseda_deploy.keypoints import model_input
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.sides import LiveSides, with_sides
 from poseda_deploy.skeleton import Skeleton, to_h36m17
@@ -63,11 +72,11 @@ class LivePeople:
         xy_px = np.nan_to_num(xy_px)
         seen_px, seen = to_h36m17(xy_px, score, self._skeleton)
         identity = self._tracker.step(frame.time_s, seen_px, seen)
-        rows = np.flatnonzero(identity >= 0)
+        inputs = model_input(xy_px, score, self._skeleton, self._camera)
+        rows = np.flatnonzero((identity >= 0) & ((inputs[..., 2] > 0).sum(-1) >= MIN_JOINTS))
         rows = rows[np.argsort(identity[rows])]
-        ideal_px, _ = to_h36m17(self._camera.undistorted(xy_px), score, self._skeleton)
         swapped = self._sides.step(frame.time_s, identity[rows], seen_px[rows], seen[rows])
-        keypoints = with_sides(np.concatenate([ideal_px, seen[..., None]], -1)[rows], swapped)
+        keypoints = with_sides(inputs[rows], swapped)
         seen_px = with_sides(seen_px[rows], swapped)
         people = [self._meet(int(who), row, frame.time_s) for who, row in zip(identity[rows], keypoints, strict=True)]
         self._forget(frame.time_s)
