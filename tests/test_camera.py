@@ -150,6 +150,61 @@ def test_bad_files_name_themselves(name: str, text: str, tmp_path: Path) -> None
         load_intrinsics(path, (1280, 720))
 
 
+FISHEYE_K, FISHEYE = (
+    np.array([[190.978, 0, 254.932], [0, 190.973, 256.897], [0, 0, 1]]),
+    (0.0035, 0.0007, -0.0021, 2e-4),
+)
+_ROS = (
+    "image_width: 512\nimage_height: 512\ncamera_name: wide\ncamera_matrix:\n  rows: 3\n  cols: 3\n"
+    f"  data: {FISHEYE_K.ravel().tolist()}\ndistortion_model: MODEL\n"
+    f"distortion_coefficients:\n  rows: 1\n  cols: 4\n  data: {list(FISHEYE)}\n"
+)
+_POSE2SIM = (
+    f"[cam]\nsize = [512.0, 512.0]\nmatrix = {FISHEYE_K.tolist()}\ndistortions = {list(FISHEYE)}\nfisheye = MODEL\n"
+)
+_OPENCV = f"%YAML:1.0\n---\nMODEL\nimage_width: 512\nimage_height: 512\nK: {FISHEYE_K.tolist()}\nD: {list(FISHEYE)}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "lens"),
+    [
+        ("c.toml", _POSE2SIM.replace("MODEL", "true"), "fisheye"),
+        ("c.toml", _POSE2SIM.replace("MODEL", "false"), "brown-conrady"),
+        ("c.yaml", _ROS.replace("MODEL", "equidistant"), "fisheye"),
+        ("c.yaml", _ROS.replace("MODEL", "plumb_bob"), "brown-conrady"),
+        ("c.yml", _OPENCV.replace("MODEL", "fisheye_model: 1"), "fisheye"),
+        ("c.yml", _OPENCV.replace("MODEL", "fisheye: true"), "fisheye"),
+        ("c.yml", _OPENCV.replace("MODEL", "camera_model: pinhole\ndistortion_model: equidistant"), "fisheye"),
+        ("c.yml", _OPENCV.replace("MODEL", "fisheye_model: 0"), "brown-conrady"),
+        (
+            "c.json",
+            json.dumps({"lens_model": "OPENCV_FISHEYE", "size": [512, 512], "K": FISHEYE_K.tolist(), "dist": FISHEYE}),
+            "fisheye",
+        ),
+    ],
+)
+def test_a_file_s_lens_model_is_read(name: str, text: str, lens: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    camera = load_intrinsics(tmp_path / name, (1024, 1024))
+    assert camera.summary()["lens"] == lens and camera.distortion == pytest.approx(FISHEYE)
+    assert camera.focal_px == pytest.approx((381.956, 381.946)), "scaled with the picture"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.yaml", _ROS.replace("MODEL", "double_sphere"), "unknown lens model 'double_sphere'"),
+        ("c.yaml", _ROS.replace("MODEL", "plumb_bob") + "fisheye: true\n", "two lens models"),
+        ("c.toml", _POSE2SIM.replace("MODEL", '"perhaps"'), "fisheye must be true or false"),
+        ("c.json", json.dumps({"fisheye": True, "K": K.tolist(), "dist": LENS}), "fisheye lens has 4 numbers, got 5"),
+    ],
+)
+def test_a_lens_model_that_is_none_of_ours_is_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CameraError, match=message):
+        load_intrinsics(tmp_path / name, (512, 512))
+
+
 @pytest.mark.parametrize(
     ("options", "size_wh", "focal_px", "origin"),
     [

@@ -1,12 +1,18 @@
 """Lens models: every pixel to its ray and back, to the corners of real wide lenses; and where a model has no answer."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poseda_deploy.bundle import Manifest
 from poseda_deploy.camera import Camera
-from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.errors import CameraError, InputError
+from poseda_deploy.keypoints import Keypoints2D, load_keypoints
 from poseda_deploy.opencv import cv2
 from poseda_deploy.skeleton import H36M17
 
@@ -37,6 +43,14 @@ WIDE = {
         (-0.2, 0.05, 0.001, -0.002, 0.01, 0.1, -0.01, 0.002, 0.001, -0.002, 0.001, 0.0005, 0.05, -0.03),
     ),
 }
+# Published calibration of TUM VI's cam0, 512 x 512, whose lens sees 195 degrees.
+FISHEYE = Camera(
+    (512, 512),
+    (190.97847715128717, 190.9733070521226),
+    (254.93170605935475, 256.8974428996504),
+    (0.0034823894022493434, 0.0007150348452162257, -0.0020532361418706202, 0.00020293673591811182),
+    lens="fisheye",
+)
 FOLDS = Camera((1920, 1080), (850.0, 850.0), (960.0, 540.0), (-0.35, 0.0, 0.0, 0.0))
 """r - 0.35 r^3 is largest at r = 0.976: nothing is seen beyond 553 px from the middle."""
 
@@ -87,3 +101,62 @@ def test_undistortion_keeps_shape_type_and_nothing_at_all() -> None:
     assert camera.undistorted(np.zeros((0, 2, 17, 2), np.float32)).shape == (0, 2, 17, 2)
     ideal_px = camera.undistorted(np.full((3, 17, 2), 100, np.float32))
     assert ideal_px.shape == (3, 17, 2) and ideal_px.dtype == np.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(shares, shares)
+def test_a_fisheye_is_opencv_s(across: float, down: float) -> None:
+    pixel = np.array([[256, 256], [256, 20], [110, 400], [across * 360 + 76, down * 360 + 76]])
+    rays = np.column_stack([FISHEYE.rays(pixel), np.ones(4)])
+    zero = np.zeros(3)
+    points, _ = cv2.fisheye.projectPoints(rays[:, None], zero, zero, FISHEYE.matrix, np.array(FISHEYE.distortion))
+    np.testing.assert_allclose(points[:, 0], pixel, atol=1e-5)
+    np.testing.assert_allclose(FISHEYE.project(rays * 2), pixel, atol=1e-5)
+
+
+def test_a_fisheye_gives_no_ideal_pixel_near_90_degrees_and_beyond() -> None:
+    angle = np.radians([84, 86, 95])
+    places = FISHEYE.project(np.stack([np.sin(angle), 0 * angle, np.cos(angle)], -1))
+    assert np.isfinite(places).all(-1).tolist() == [True, False, False]
+    edge = np.array([[254.93 + 190.98 * degrees, 256.9] for degrees in np.radians([83, 88, 95])])
+    assert np.isfinite(FISHEYE.undistorted(edge)).all(-1).tolist() == [True, False, False]
+    assert 0.1 < FISHEYE.blind_share < 0.15, "the corners, and a rim"
+
+
+def test_a_fisheye_stays_one_in_files_and_other_sizes(tmp_path: Path) -> None:
+    seen = np.zeros((1, 1, 17, 2), np.float32) + 300
+    kept = Keypoints2D(seen, np.ones((1, 1, 17), np.float32), (512, 512), H36M17, np.zeros(1), FISHEYE)
+    kept.save(tmp_path / "a.npz")
+    camera = load_keypoints(tmp_path / "a.npz").camera
+    assert camera is not None
+    assert (camera.lens, camera.distortion, camera.focal_px) == ("fisheye", FISHEYE.distortion, FISHEYE.focal_px)
+    np.testing.assert_allclose(camera.rays(seen), FISHEYE.rays(seen), atol=1e-6)
+    np.testing.assert_allclose(FISHEYE.resized((1024, 1024)).rays(seen * 2), FISHEYE.rays(seen), atol=1e-6)
+    manifest = Manifest({}, camera=json.loads(json.dumps(asdict(FISHEYE))))
+    assert manifest.known_camera == FISHEYE
+
+
+def test_keypoints_of_an_unknown_lens_model_are_refused(tmp_path: Path) -> None:
+    arrays = {"xy": np.ones((1, 17, 2)), "score": np.ones((1, 17)), "image_size": (512, 512), "skeleton": "h36m17"}
+    np.savez(tmp_path / "a.npz", **arrays, K=FISHEYE.matrix, dist=FISHEYE.distortion, lens="mirror")
+    with pytest.raises(InputError, match="unknown lens model 'mirror'"):
+        load_keypoints(tmp_path / "a.npz")
+
+
+def test_a_skewed_fisheye_is_refused() -> None:
+    skewed = FISHEYE.matrix
+    skewed[0, 1] = 2
+    with pytest.raises(CameraError, match="skew"):
+        Camera.from_matrix(skewed, (512, 512), np.array(FISHEYE.distortion), lens="fisheye")
+
+
+def test_a_circle_inside_a_wide_picture_is_no_impossible_focal_length() -> None:
+    assert Camera((1920, 1080), (290.0, 290.0), (960.0, 540.0), lens="fisheye").blind_share > 0.5
+    with pytest.raises(CameraError, match="impossible"):
+        Camera((1920, 1080), (290.0, 290.0), (960.0, 540.0))
+
+
+def test_what_is_drawn_of_a_camera_spans_what_its_lens_sees() -> None:
+    plain = Camera((1280, 720), (1000.0, 1000.0), (640.0, 360.0))
+    assert plain.view_rad == pytest.approx((2 * np.arctan(0.64), 2 * np.arctan(0.36)))
+    assert np.degrees(FISHEYE.view_rad) == pytest.approx((153, 153), abs=5)
