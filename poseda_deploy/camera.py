@@ -13,6 +13,8 @@ DEFAULT_FOV_DEG = 60.0
 """Across the longer image side, when nothing is known: between a phone (65) and a webcam (55)."""
 # Of the longer side. 0.2 is 136 degrees for a pinhole; a fisheye whose whole circle lies in a wide picture has 0.15.
 _FOCAL_RANGE: dict[LensModel, tuple[float, float]] = {"brown-conrady": (0.2, 20.0), "fisheye": (0.1, 20.0)}
+_WIDEST_DRAWN_DEG = 120.0
+_SKEW = 0.002  # of the focal length: a pixel or two at the picture's upper and lower edge
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Camera:
                 f"K must be 3x3 with rows (fx, 0, cx), (0, fy, cy), (0, 0, 1), got {matrix.tolist()}",
                 hint="check that it is not transposed or normalised",
             )
+        if abs(matrix[0, 1]) > _SKEW * abs(matrix[0, 0]):
+            raise CameraError(
+                f"K has a skew of {matrix[0, 1]:g} px, which is not supported",
+                hint="calibrate with square axes: cv2.fisheye.CALIB_FIX_SKEW",
+            )
         numbers = () if distortion is None else tuple(float(x) for x in np.ravel(distortion))
         focal, center = (float(matrix[0, 0]), float(matrix[1, 1])), (float(matrix[0, 2]), float(matrix[1, 2]))
         return cls(size_wh, focal, center, numbers if any(numbers) else (), origin, lens)
@@ -88,7 +95,10 @@ class Camera:
     def from_fov(cls, fov_deg: float, size_wh: tuple[int, int], origin: str) -> "Camera":
         """From the angle of view across the longer image side."""
         if not 1 < fov_deg < 150:
-            raise CameraError(f"angle of view must lie in 1..150 degrees, got {fov_deg:g}")
+            raise CameraError(
+                f"angle of view must lie in 1..150 degrees, got {fov_deg:g}",
+                hint="a fisheye needs its calibration: --intrinsics FILE",
+            )
         return cls.from_focal(max(size_wh) / 2 / math.tan(math.radians(fov_deg) / 2), size_wh, origin)
 
     @property
@@ -112,6 +122,21 @@ class Camera:
     def is_lensed(self) -> bool:
         """Whether straight lines come out bent."""
         return bool(self.distortion) or self.lens == "fisheye"
+
+    @property
+    def view_rad(self) -> tuple[float, float]:
+        """Angles of view across and down the picture, through its principal point, as far as the lens model sees."""
+        (width, height), (cx, cy) = self.size_wh, self.center_px
+        edges = np.array([[0, cy], [width, cy], [cx, 0], [cx, height]])
+        angles = np.arctan(np.linalg.norm(self.rays(edges), axis=-1))
+        left, right, top, bottom = np.nan_to_num(angles, nan=math.radians(self.limit_deg)).tolist()
+        return left + right, top + bottom
+
+    @property
+    def pyramid(self) -> tuple[float, float]:
+        """Half the width and height of the picture at distance 1, where the camera is drawn: of a fisheye a part."""
+        across, down = (math.tan(min(angle, math.radians(_WIDEST_DRAWN_DEG)) / 2) for angle in self.view_rad)
+        return across, down
 
     @property
     def limit_deg(self) -> float:

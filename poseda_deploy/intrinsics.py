@@ -12,11 +12,15 @@ import numpy as np
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import CameraError, PosedaError
 from poseda_deploy.files import require_file
+from poseda_deploy.lens import LensModel, lens_named
 
 _MATRIX_KEYS = ("camera_matrix", "cameraMatrix", "intrinsic_matrix", "K", "M", "mtx", "matrix")
 _DISTORTION_KEYS = (
     *("distortion_coefficients", "distCoeffs", "dist_coeffs", "distortion", "distortions", "dist", "D", "d"),
+    "distortion_coeffs",
 )
+_LENS_KEYS = ("distortion_model", "lens_model", "lens", "camera_model")
+_FISHEYE_KEYS = ("fisheye", "fisheye_model")
 _WIDTH_KEYS, _HEIGHT_KEYS = ("image_width", "width"), ("image_height", "height")
 _SIZE_KEYS = ("image_size", "size", "resolution")
 _MAX_BYTES = 1 << 20
@@ -109,7 +113,21 @@ def _camera(fields: Mapping[str, Any], size_wh: tuple[int, int]) -> Camera:
     size = size_wh if own_size is None else (int(own_size[0]), int(own_size[1]))
     if matrix.size != 9:
         raise CameraError(f"camera matrix must have 9 numbers, got {matrix.size}")
-    return Camera.from_matrix(matrix.reshape(3, 3), size, None if distortion is None else _array(distortion))
+    numbers = None if distortion is None else _array(distortion)
+    return Camera.from_matrix(matrix.reshape(3, 3), size, numbers, lens=_lens(fields))
+
+
+def _lens(fields: Mapping[str, Any]) -> LensModel:
+    """As the file says, by name or by a switch; `camera_model: pinhole` says nothing of the distortion."""
+    named = [fields[key] for key in _LENS_KEYS if key in fields]
+    said = {lens_named(str(name)) for name in named if name != "pinhole"}
+    for switch in (fields[key] for key in _FISHEYE_KEYS if key in fields):
+        if switch not in (0, 1):  # true and false are 1 and 0 in OpenCV's YAML
+            raise CameraError(f"fisheye must be true or false, got {switch!r}")
+        said.add("fisheye" if switch else "brown-conrady")
+    if len(said) > 1:
+        raise CameraError(f"names two lens models: {' and '.join(sorted(said))}", hint="leave the right one")
+    return said.pop() if said else "brown-conrady"
 
 
 def _first(fields: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import write_aside
+from poseda_deploy.lens import lens_named
 from poseda_deploy.npz import MAX_BYTES, load_npz, numbers, shape_text, texts
 from poseda_deploy.skeleton import Skeleton, skeleton_named, to_h36m17
 
@@ -86,7 +87,8 @@ class Keypoints2D:
             "time_s": self.time_s,
         }
         if self.camera is not None:
-            arrays |= {"K": self.camera.matrix, "dist": np.array(self.camera.distortion)}
+            distortion, lens = np.array(self.camera.distortion), np.array(self.camera.lens)
+            arrays |= {"K": self.camera.matrix, "dist": distortion, "lens": lens}
         with write_aside(path) as aside:
             np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
 
@@ -126,7 +128,8 @@ def _from_arrays(data: dict[str, np.ndarray], path: Path) -> Keypoints2D:
     camera = None
     if "K" in data:
         distortion = numbers(data, "dist") if "dist" in data else None
-        camera = Camera.from_matrix(numbers(data, "K", (3, 3)), size_wh, distortion, f"K of {path.name}")
+        lens = lens_named(str(texts(data, "lens", ()))) if "lens" in data else "brown-conrady"
+        camera = Camera.from_matrix(numbers(data, "K", (3, 3)), size_wh, distortion, f"K of {path.name}", lens)
     skeleton = skeleton_named(str(texts(data, "skeleton", ())))
     frames = len(xy_px) if xy_px.ndim else 0
     return Keypoints2D(xy_px, score, size_wh, skeleton, _times(data, frames), camera)

@@ -12,10 +12,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from poseda_deploy.errors import CameraError
+
 LensModel = Literal["brown-conrady", "fisheye"]
 """OpenCV's calib3d (radial, tangential, rational, thin prism, tilt) and cv2.fisheye (equidistant, Kannala-Brandt)."""
 COEFFICIENTS: dict[LensModel, tuple[int, ...]] = {"brown-conrady": (0, 4, 5, 8, 12, 14), "fisheye": (0, 4)}
 """How many numbers each has; 0 = none, all zero."""
+_NAMES: dict[str, LensModel] = {
+    **dict.fromkeys(("brown-conrady", "plumb-bob", "rational-polynomial", "radtan", "opencv"), "brown-conrady"),
+    **dict.fromkeys(("fisheye", "equidistant", "kannala-brandt", "opencv-fisheye"), "fisheye"),
+}
 FARTHEST_DEG = 85.0
 """Off the axis. The lifter takes pixels of a pinhole, which go to infinity at 90 degrees."""
 LEAST_SLOPE = 0.1
@@ -154,6 +160,14 @@ class Lens:
         about_x = np.array([[1, 0, 0], [0, cos_x, sin_x], [0, -sin_x, cos_x]])
         turn = np.array([[cos_y, 0, -sin_y], [0, 1, 0], [sin_y, 0, cos_y]]) @ about_x
         return np.array([[turn[2, 2], 0, -turn[0, 2]], [0, turn[2, 2], -turn[1, 2]], [0, 0, 1]]) @ turn
+
+
+def lens_named(name: str) -> LensModel:
+    """The model that a camera file calls so: OpenCV's, ROS's, Kalibr's and COLMAP's names."""
+    plain = name.strip().lower().replace("_", "-")
+    if plain not in _NAMES:
+        raise CameraError(f"unknown lens model {name!r}", hint=f"one of {', '.join(_NAMES)}; or calibrate with OpenCV")
+    return _NAMES[plain]
 
 
 @lru_cache(maxsize=32)

@@ -26,7 +26,7 @@ def write_rrd(poses: Poses3D, up: Float[Array, "3"], camera: Camera | None, path
     recording.log("world", rerun.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
     if camera is not None:
         recording.log("world/camera", rerun.Transform3D(mat3x3=axes), static=True)
-        focal, center, size = camera.focal_px, camera.center_px, camera.size_wh
+        focal, center, size = _drawn_focal_px(camera), camera.center_px, camera.size_wh
         recording.log(
             "world/camera", rerun.Pinhole(focal_length=focal, principal_point=center, resolution=size), static=True
         )
@@ -36,6 +36,14 @@ def write_rrd(poses: Poses3D, up: Float[Array, "3"], camera: Camera | None, path
         _log_person(recording, who, poses.frame[mine], poses.time_s[mine], poses.joints_m[mine] @ axes.T, period_s)
     recording.flush()
     recording.disconnect()
+
+
+def _drawn_focal_px(camera: Camera) -> tuple[float, float]:
+    """Of the pinhole that Rerun draws for this camera; for a fisheye, which it has not, one of about its view."""
+    if camera.lens != "fisheye":
+        return camera.focal_px
+    across, down = camera.pyramid
+    return camera.size_wh[0] / 2 / across, camera.size_wh[1] / 2 / down
 
 
 def _log_person(

@@ -207,8 +207,8 @@ def _lay_scene(scene: Any, camera: Camera) -> Any:
         plane_color=(44, 47, 52),
         plane_opacity=1.0,
     )
-    (fx, fy), (width, height) = camera.focal_px, camera.size_wh
-    fov_rad, aspect = 2 * float(np.arctan(height / 2 / fy)), (width / fx) / (height / fy)
+    across, down = camera.pyramid
+    fov_rad, aspect = 2 * float(np.arctan(down)), across / down
     size = {"scale": 0.28, "thickness": 0.01}
     return scene.add_camera_frustum("/camera", fov=fov_rad, aspect=aspect, color=GREY, cast_shadow=False, **size)
 

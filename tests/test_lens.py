@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,12 @@ def test_a_fisheye_stays_one_in_files_and_other_sizes(tmp_path: Path) -> None:
 
 
 def test_keypoints_of_an_unknown_lens_model_are_refused(tmp_path: Path) -> None:
-    arrays = {"xy": np.ones((1, 17, 2)), "score": np.ones((1, 17)), "image_size": (512, 512), "skeleton": "h36m17"}
+    arrays: dict[str, Any] = {
+        "xy": np.ones((1, 17, 2)),
+        "score": np.ones((1, 17)),
+        "image_size": (512, 512),
+        "skeleton": "h36m17",
+    }
     np.savez(tmp_path / "a.npz", **arrays, K=FISHEYE.matrix, dist=FISHEYE.distortion, lens="mirror")
     with pytest.raises(InputError, match="unknown lens model 'mirror'"):
         load_keypoints(tmp_path / "a.npz")
@@ -158,5 +164,6 @@ def test_a_circle_inside_a_wide_picture_is_no_impossible_focal_length() -> None:
 
 def test_what_is_drawn_of_a_camera_spans_what_its_lens_sees() -> None:
     plain = Camera((1280, 720), (1000.0, 1000.0), (640.0, 360.0))
-    assert plain.view_rad == pytest.approx((2 * np.arctan(0.64), 2 * np.arctan(0.36)))
+    assert plain.pyramid == pytest.approx((0.64, 0.36))
     assert np.degrees(FISHEYE.view_rad) == pytest.approx((153, 153), abs=5)
+    assert FISHEYE.pyramid == pytest.approx((1.73, 1.73), abs=0.01), "no further than can be drawn"
