@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +20,9 @@ from test_video import moov_first, write_video
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.opencv import cv2
-from poseda_deploy.runtime import sources, video
-from poseda_deploy.runtime.network import Address, _authorisation, masked, why_no_picture
+from poseda_deploy.runtime import network, sources, video
+from poseda_deploy.runtime.cli import main as run_main
+from poseda_deploy.runtime.network import Address, _authorisation, shown, why_no_picture
 from poseda_deploy.runtime.sources import (
     ImageFolder,
     LiveSource,
@@ -121,23 +122,47 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("url", "text"),
     [
         ("rtsp://joe:pw@cam:554/h264", "rtsp://***@cam:554/h264"),
         ("rtsp://joe@cam/h264", "rtsp://***@cam/h264"),
         ("rtsp://joe:p@ss@cam/h264", "rtsp://***@cam/h264"),
-        ("rtsp://joe:p/s?@cam/h264", "rtsp://***@cam/h264"),
+        ("rtsp://joe:p'q\"<> r@cam/h264", "rtsp://***@cam/h264"),
+        ("rtsp://joe:p/s?@cam/h264", "something else"),
+        ("rtsp://joe:12/s?@cam/h264", "rtsp://***"),
+        ("http://cam/a.mp4?mail=joe@home&pwd=pw", "http://***"),
         ("http://cam/video.cgi?user=joe&pwd=pw&channel=1", "http://cam/video.cgi?***"),
-        ("rtsp://cam/user=joe&password=pw&channel=1", "rtsp://cam/user=***&password=***&channel=1"),
+        ("rtsp://cam/user=joe&password=pw;w&channel=1", "rtsp://cam/***"),
         ("rtmp://joe:pw@cam/live", "rtmp://***@cam/live"),
-        ("HTTPS://JOE:pw@cam", "HTTPS://***@cam"),
-        ("cannot open rtsp://joe:pw@cam/a, nor http://b:pw@cam", "cannot open rtsp://***@cam/a, nor http://***@cam"),
+        ("HTTPS://JOE:pw@cam", "https://***@cam"),
         ("rtsp://cam:554/h264", "rtsp://cam:554/h264"),
-        ("nothing to hide", "nothing to hide"),
+        ("rtsp://joe:pw", "something else"),
+        ("rtsp://[::1/x", "something else"),
+        ("joe:pw@cam/x", "something else"),
+        ("joepw://cam/x", "something else"),
     ],
 )
-def test_credentials_are_masked(text: str, shown: str) -> None:
-    assert masked(text) == shown
+def test_only_what_was_understood_of_an_address_is_shown(url: str, text: str) -> None:
+    assert shown(url) == text
+
+
+@pytest.mark.parametrize("url", ["rtsp://[::1/x", "rtsp://[::1", "http://]/", "rtsp://h:1e5/", "rtsp://a\u2100b/x"])
+def test_what_is_no_address_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(["--video", url]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not an address of a video" in line
+
+
+def test_an_at_behind_the_host_may_belong_to_a_password() -> None:
+    with pytest.raises(InputError, match="not an address of a video") as caught:
+        Address("rtsp://joe:12/34@cam/h264")
+    assert "%40" in caught.value.hint and "34" not in str(caught.value)
+
+
+def test_no_camera_has_so_many_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(["--video", "9" * 30]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "camera" in line
 
 
 def test_an_address_never_shows_its_credentials() -> None:
@@ -175,6 +200,14 @@ def test_images_come_in_natural_order(tmp_path: Path) -> None:
     for index, frame in enumerate(frames):
         np.testing.assert_array_equal(frame.bgr, noise(index))
         assert (frame.index, frame.time_s) == (index, pytest.approx(index * 1001 / 30000, abs=1e-12))
+
+
+def test_what_a_mac_leaves_beside_each_image_is_no_image(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "a", ["1.png", "2.png"])
+    for name in ("._1.png", "._2.png"):
+        (folder / name).write_bytes(b"\x00\x05\x16\x07resource fork")
+    with open_source(str(folder)) as source:
+        assert len(list(source)) == 2
 
 
 @pytest.mark.parametrize(
@@ -345,6 +378,25 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
             open_source(f"rtsp://joe:pw@127.0.0.1:{port}/cam")
     assert why_no_picture(Address(f"rtsp://127.0.0.1:{port}/cam")).kind == "refused"
     assert why_no_picture(Address("http://no-such-host.invalid/cam")).kind == "unknown host"
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_server_that_drips_is_given_up(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes long before the deadline, the last of them long after it."""
+    monkeypatch.setattr(network, "PROBE_S", 0.5)
+
+    def drip(server: socket.socket) -> None:
+        with suppress(OSError), server.accept()[0] as client:
+            client.recv(4096)
+            for byte in f"{scheme.upper()}/1.0 404 Not Found\r\n\r\n".encode():
+                client.sendall(bytes([byte]))
+                time.sleep(0.1)
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
+        thread.start()
+        assert why_no_picture(Address(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/cam")).kind == "time-out"
+        thread.join()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Streams: who listens gets every frame, who is slow loses the oldest, and the run never waits."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -14,7 +15,7 @@ from waiting import PATIENCE_S, wait_until
 from poseda_deploy.errors import InputError
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.runtime import outlets
-from poseda_deploy.runtime.outlets import DATAGRAM_BYTES, QUEUE_FRAMES, ServerOutlet, datagrams, message
+from poseda_deploy.runtime.outlets import DATAGRAM_BYTES, QUEUE_FRAMES, ServerOutlet, UdpOutlet, datagrams, message
 from poseda_deploy.runtime.sinks import Sink
 from poseda_deploy.runtime.stream import JsonStream, open_stream
 from poseda_deploy.runtime.video import Frame
@@ -119,6 +120,15 @@ def test_udp_brings_every_frame_and_person() -> None:
 def test_datagrams_are_as_small_as_promised() -> None:
     assert max(map(len, datagrams(message(people(0, 40))))) < DATAGRAM_BYTES
     assert len(list(datagrams(message(people(0, 5))))) == 1
+
+
+def test_udp_listens_to_nobody_else() -> None:
+    """The system gives a sender a port on every interface, unless it is told on which one the receiver is."""
+    outlet = UdpOutlet("udp", "127.0.0.1", 9)
+    asyncio.run(outlet.open())
+    outlet.publish(people(0, 1))
+    assert outlet._socket is not None and outlet._socket.getsockname()[0] == "127.0.0.1"
+    asyncio.run(outlet.close())
 
 
 def test_udp_to_nobody_is_no_error() -> None:
@@ -232,7 +242,17 @@ def test_ws_refuses_pages_from_elsewhere(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:1", "udp://127.0.0.1", "udp://h:99999", "nonsense", "ws://h:1/path", "ws://h:1?token=secret"],
+    [
+        "http://127.0.0.1:1",
+        "udp://127.0.0.1",
+        "udp://h:99999",
+        "nonsense",
+        "ws://h:1/path",
+        "ws://h:1?token=secret",
+        "ws://[::1",
+        "ws://[::1:9000",
+        "tcp://]:1",
+    ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InputError, match=r"--stream: expected udp://, tcp:// or ws://HOST:PORT, got") as failure:
