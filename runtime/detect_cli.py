@@ -1,7 +1,7 @@
 """poseda-detect: a video, or another detector's JSON, in; my_keypoints.npz out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from .timing import StageClock
 class DetectOptions(DetectorFlags):
     """Flags of poseda-detect. One of --video, --from-openpose or --from-coco says what to read."""
 
-    video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|URL")] = None
+    video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|URL")] = field(default=None, repr=False)
     """Recording to detect people in: a video file, here or on a web server, or a folder of images."""
     from_openpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of OpenPose JSON files to convert."""

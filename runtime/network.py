@@ -4,6 +4,7 @@ import hashlib
 import re
 import socket
 import ssl
+import time
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,9 +19,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_PAGES = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 """Pages that may read what is served on loopback; without this any page open in the same browser could."""
 _HIDDEN = "***"
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_SHOWN_SCHEMES = (*SCHEMES, "rtmp", "udp", "tcp", "ws")  # anything else may be half of a user name
 # Recorders of several makers want them in the path: rtsp://host/user=admin&password=12345&channel=1
-_IN_PATH = re.compile(r"\b(user\w*|login|pass\w*|pwd|token|auth\w*|\w*key)=[^&/;,]*", re.IGNORECASE)
+_IN_PATH = re.compile(r"\b(user\w*|login|pass\w*|pwd|token|auth\w*|\w*key)=", re.IGNORECASE)
+_LIKE_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # but not C:\
 
 Kind = Literal["authentication", "not found", "refused", "time-out", "unknown host", "codec", "protocol", "server"]
 _BY_STATUS: dict[int, Kind] = {401: "authentication", 403: "authentication", 404: "not found", 410: "not found"}
@@ -33,13 +35,13 @@ class Address:
     url: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if self.parts.scheme not in SCHEMES or not self.parts.hostname or self._port is None:
-            raise InputError(
-                f"{self}: not an address of a video", hint="rtsp://HOST:PORT/PATH or http://HOST:PORT/PATH"
-            )
+        parts = split(self.url)
+        if parts is None or parts.scheme not in SCHEMES or not parts.hostname or _is_ambiguous(parts):
+            hint = "rtsp://HOST:PORT/PATH or http://HOST:PORT/PATH, with %40 for @ and %2F for / in a password"
+            raise InputError(f"{self}: not an address of a video", hint=hint)
 
     def __str__(self) -> str:
-        return masked(self.url)
+        return shown(self.url)
 
     @property
     def parts(self) -> SplitResult:
@@ -49,14 +51,7 @@ class Address:
     @property
     def host(self) -> tuple[str, int]:
         """Name and port."""
-        return self.parts.hostname or "", self._port or 0
-
-    @property
-    def _port(self) -> int | None:
-        try:
-            return self.parts.port or PORTS[self.parts.scheme]
-        except ValueError:
-            return None
+        return self.parts.hostname or "", self.parts.port or PORTS[self.parts.scheme]
 
     @property
     def credentials(self) -> tuple[str, str] | None:
@@ -68,6 +63,11 @@ class Address:
     def bare(self) -> str:
         """The address as it is named in a request: without credentials before the host."""
         return urlunsplit(self.parts._replace(netloc=self.parts.netloc.rpartition("@")[2]))
+
+    @property
+    def place(self) -> str:
+        """Host, port and path, as they may be shown."""
+        return _place(self.parts)
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,42 @@ class Reason:
         return f"{self.kind}: {self.text}"
 
 
-def masked(text: str) -> str:
-    """The text with the credentials of every address in it hidden; queries go whole, for many hold passwords."""
-    return _URL.sub(lambda found: _masked_url(found.group()), text)
+def split(url: str) -> SplitResult | None:
+    """The parts of an address; None where it has none, or a port that is no number."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        return parts
+    except ValueError:
+        return None
 
 
-def _masked_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    # A password may hold / and ? though it should not: everything up to the last @ goes.
-    credentials, at, place = rest.rpartition("@")
-    place, question, _ = place.partition("?")
-    place = _IN_PATH.sub(rf"\1={_HIDDEN}", place)
-    return f"{scheme}://{_HIDDEN + at if credentials or at else ''}{place}{question + _HIDDEN if question else ''}"
+def shown(url: str) -> str:
+    """An address for people to read, made of what was understood of it: never credentials, nor a query."""
+    parts = split(url)
+    if parts is None or parts.scheme not in _SHOWN_SCHEMES or not parts.hostname:
+        return "something else"
+    if _is_ambiguous(parts):
+        return f"{parts.scheme}://{_HIDDEN}"
+    query = f"?{_HIDDEN}" if parts.query else ""
+    return f"{parts.scheme}://{f'{_HIDDEN}@' if '@' in parts.netloc else ''}{_place(parts)}{query}"
+
+
+def _is_ambiguous(parts: SplitResult) -> bool:
+    """Whether what seems to stand behind the host may belong to a password with a / or ? in it."""
+    return "@" in parts.path + parts.query + parts.fragment
+
+
+def _place(parts: SplitResult) -> str:
+    """What follows a name or a password in the path goes with it: who knows where it ends."""
+    asks = _IN_PATH.search(parts.path)
+    path = parts.path[: asks.start()] + _HIDDEN if asks else parts.path
+    return parts.netloc.rpartition("@")[2] + path
+
+
+def may_hold_password(name: str) -> bool:
+    """Whether what should be the name of a file looks like an address that was mistyped."""
+    return "@" in name or _LIKE_ADDRESS.match(name) is not None
 
 
 def why_no_picture(address: Address) -> Reason:
@@ -131,23 +155,34 @@ def _reason_of_status(status: int, address: Address) -> Reason:
 
 def _status(address: Address) -> int:
     """Status of the answer to one request, repeated with the credentials if it asks for some."""
-    status, head = _ask(address, "")
+    deadline_s = time.monotonic() + PROBE_S
+    status, head = _ask(address, "", deadline_s)
     if status != 401 or address.credentials is None:
         return status
-    return _ask(address, _authorisation(address, head))[0]
+    return _ask(address, _authorisation(address, head), deadline_s)[0]
 
 
-def _ask(address: Address, extra: str) -> tuple[int, str]:
-    host, port = address.host
+def _ask(address: Address, extra: str, deadline_s: float) -> tuple[int, str]:
     head = ""
-    with socket.create_connection((host, port), PROBE_S) as plain, _secured(plain, address) as stream:
+    with socket.create_connection(address.host, _left_s(deadline_s)) as plain, _secured(plain, address) as stream:
         stream.sendall(_request(address, extra).encode())
-        while "\r\n\r\n" not in head and len(head) < 16_384 and (got := stream.recv(4096)):
+        while "\r\n\r\n" not in head and len(head) < 16_384:
+            stream.settimeout(_left_s(deadline_s))  # else every byte that drips in would begin it anew
+            if not (got := stream.recv(4096)):
+                break
             head += got.decode("latin-1")
     version, status = [*head.split(maxsplit=2), "", ""][:2]
     if not version.startswith(("RTSP/", "HTTP/", "ICY")):
         raise ValueError(version)
     return int(status), head
+
+
+def _left_s(deadline_s: float) -> float:
+    """Seconds until then; TimeoutError if it is past."""
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
 
 
 def _secured(plain: socket.socket, address: Address) -> socket.socket:

@@ -1,6 +1,6 @@
 """The flags of poseda-run, and what follows from them before any work is done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ Format = Literal["npz", "jsonl", "csv", "trc", "c3d", "bvh", "rrd"]
 class RunOptions(SceneOptions, DetectorFlags):
     """Flags of poseda-run. One of --video, --keypoints or --demo says what to lift."""
 
-    video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|INDEX|URL")] = None
+    video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|INDEX|URL")] = field(default=None, repr=False)
     """A video file, a folder of images, a camera's number, or rtsp:// or http(s)://."""
     keypoints: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Keypoints2D file to lift instead (poseda-detect writes one); with --video, instead of detecting."""
@@ -47,7 +47,7 @@ class RunOptions(SceneOptions, DetectorFlags):
     """Show a live page there: the picture, and a 3D view to turn."""
     web_host: str = "127.0.0.1"
     """Address on which the page is served; the default is this machine alone."""
-    stream: Annotated[str | None, tyro.conf.arg(metavar="udp|tcp|ws://HOST:PORT")] = None
+    stream: Annotated[str | None, tyro.conf.arg(metavar="udp|tcp|ws://HOST:PORT")] = field(default=None, repr=False)
     """Send every frame's people as JSON there (udp), or to whoever connects there (tcp, ws)."""
     bones: bool = True
     """Estimate each person's bone lengths and lift with them."""

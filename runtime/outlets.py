@@ -68,23 +68,37 @@ class UdpOutlet:
 
     async def open(self) -> str:
         """Look up the host."""
-        family, address = _resolved(self, socket.SOCK_DGRAM)
-        self._address = address
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)  # not connected: nobody listening is no error
-        self._socket.setblocking(False)
-        return _shown(self.scheme, address)
+        self._family, self._address = _resolved(self, socket.SOCK_DGRAM)
+        self._socket: socket.socket | None = None
+        return _shown(self.scheme, self._address)
 
     def publish(self, people: PosedFrame) -> None:
         """Send now, or never."""
         for datagram in datagrams(message(people)):
             try:
+                self._socket = self._socket or _sender(self._family, self._address)
                 self._socket.sendto(datagram, self._address)
             except OSError:  # no room, or no way there just now
                 self.lost += 1
 
     async def close(self) -> None:
         """Nobody waits."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _sender(family: socket.AddressFamily, address: Any) -> socket.socket:
+    """A socket on the interface from which the address is reached; left to itself it would listen on all of them.
+
+    Not connected: nobody listening there is no error.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)  # sends nothing, and asks for the way
+        here = probe.getsockname()
+    sender = socket.socket(family, socket.SOCK_DGRAM)
+    sender.setblocking(False)
+    sender.bind((here[0], 0, *here[2:]))
+    return sender
 
 
 def datagrams(whole: dict[str, Any]) -> Iterator[bytes]:

@@ -18,13 +18,14 @@ from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.terminal import say
 
 from .feed import read_ahead
-from .network import Address, why_no_picture
+from .network import Address, may_hold_password, why_no_picture
 from .video import SILENT_S, Frame, VideoReader, exact_fps, open_stream, quiet
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DEFAULT_FPS = Fraction(30)
 MAX_LIVE_FPS = 240  # streams without a rate report their tick
 FIRST_TRIES = 4
+MOST_DIGITS = 9  # of the number of a camera
 FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 0.5, 8.0, 300.0
 BLACK_LEVEL, BLANK_SPREAD = 24, 8
 """Nothing to see: 99 of 100 samples darker than the level, or as far apart as this, as where the signal is missing."""
@@ -66,6 +67,8 @@ def open_source(spec: str, image_fps: Fraction = DEFAULT_FPS, *, tell: Tell = sa
     `tell` hears what happens to a live source: connection lost and back, black, frozen, another size.
     """
     if spec.isdecimal():
+        if len(spec) > MOST_DIGITS:
+            raise InputError(f"no camera has a number of {len(spec)} digits", hint="--video 0 is the first camera")
         return LiveSource(int(spec), tell)
     if "://" in spec:
         address = Address(spec)
@@ -74,7 +77,18 @@ def open_source(spec: str, image_fps: Fraction = DEFAULT_FPS, *, tell: Tell = sa
             return stream
         stream.close()  # it has an end: a file on a web server
         return VideoReader(address)
-    return ImageFolder(Path(spec), image_fps) if Path(spec).is_dir() else VideoReader(Path(spec))
+    path = Path(spec)
+    if may_hold_password(spec) and not _is_there(path):
+        hint = "rtsp://USER:PASSWORD@HOST/PATH; or check the path of the file"
+        raise InputError("video not found, and its name, which may hold a password, is not repeated", hint=hint)
+    return ImageFolder(path, image_fps) if path.is_dir() else VideoReader(path)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def source_stem(spec: str) -> str:
@@ -83,7 +97,7 @@ def source_stem(spec: str) -> str:
         return f"camera{spec}"
     if "://" not in spec:
         return Path(spec).resolve().stem
-    return re.sub(r"\W+", "-", str(Address(spec)).partition("://")[2].rpartition("@")[2].partition("?")[0]).strip("-")
+    return re.sub(r"\W+", "-", Address(spec).place).strip("-")
 
 
 class ImageFolder:
@@ -92,7 +106,7 @@ class ImageFolder:
     live = False
 
     def __init__(self, folder: Path, fps: Fraction) -> None:
-        self._files = sorted((f for f in folder.iterdir() if f.suffix.lower() in IMAGE_ENDINGS), key=_natural)
+        self._files = sorted(filter(_is_image, folder.iterdir()), key=_natural)
         if not self._files:
             raise InputError(
                 f"{folder}: expected images in this folder, got none", hint=f"known endings: {' '.join(IMAGE_ENDINGS)}"
@@ -123,6 +137,11 @@ class ImageFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; macOS leaves ._1.jpg beside 1.jpg on foreign disks, which is none."""
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("._")
 
 
 def _natural(path: Path) -> list[str | int]:

@@ -9,13 +9,13 @@ from collections import deque
 from contextlib import suppress
 from importlib.util import find_spec
 from threading import Event, Lock, Thread
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.terminal import say
 
-from .network import LOOPBACK, masked
+from .network import LOOPBACK, shown, split
 from .outlets import OUTLETS, QUEUE_FRAMES, Outlet
 from .video import Frame
 
@@ -24,23 +24,18 @@ EXAMPLE = "--stream ws://127.0.0.1:9000"
 
 def open_stream(url: str) -> "JsonStream":
     """The sink of an address; InputError where it is none. Ports are opened when the sink is entered."""
-    parts = urlsplit(url)
-    port = _port(parts)
-    if parts.scheme not in OUTLETS or port is None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        got = masked(url) if "://" in url else "something else"
-        raise InputError(f"--stream: expected udp://, tcp:// or ws://HOST:PORT, got {got}", hint=EXAMPLE)
+    parts = split(url)
+    if parts is None or parts.scheme not in OUTLETS or parts.port is None or _more_than_a_place(parts):
+        raise InputError(f"--stream: expected udp://, tcp:// or ws://HOST:PORT, got {shown(url)}", hint=EXAMPLE)
     if "@" in parts.netloc:
-        raise InputError(f"--stream {masked(url)}: takes no user name and password", hint=EXAMPLE)
+        raise InputError(f"--stream {shown(url)}: takes no user name and password", hint=EXAMPLE)
     if parts.scheme == "ws" and find_spec("websockets") is None:
         raise MissingDependency("--stream ws: websockets is not installed", hint="pip install 'poseda-deploy[live]'")
-    return JsonStream(OUTLETS[parts.scheme](parts.scheme, parts.hostname or LOOPBACK[0], port))
+    return JsonStream(OUTLETS[parts.scheme](parts.scheme, parts.hostname or LOOPBACK[0], parts.port))
 
 
-def _port(parts: SplitResult) -> int | None:
-    try:
-        return parts.port
-    except ValueError:
-        return None
+def _more_than_a_place(parts: SplitResult) -> bool:
+    return parts.path not in ("", "/") or bool(parts.query or parts.fragment)
 
 
 class JsonStream:
