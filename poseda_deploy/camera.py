@@ -11,6 +11,8 @@ from poseda_deploy.lens import COEFFICIENTS, LensModel, lens_of
 
 DEFAULT_FOV_DEG = 60.0
 """Across the longer image side, when nothing is known: between a phone (65) and a webcam (55)."""
+LARGEST_SIDE_PX = 16_384
+"""Of an image in a file: what cameras have and video encoders take."""
 # Of the longer side. 0.2 is 136 degrees for a pinhole; a fisheye whose whole circle lies in a wide picture has 0.15.
 _FOCAL_RANGE: dict[LensModel, tuple[float, float]] = {"brown-conrady": (0.2, 20.0), "fisheye": (0.1, 20.0)}
 _WIDEST_DRAWN_DEG = 120.0

@@ -1,7 +1,5 @@
 """Camera files that users already have: OpenCV YAML or JSON, ROS YAML, Pose2Sim TOML."""
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from poseda_deploy.camera import Camera
+from poseda_deploy.camera import LARGEST_SIDE_PX, Camera
 from poseda_deploy.errors import CameraError, PosedaError
 from poseda_deploy.files import require_file
 from poseda_deploy.lens import LensModel, lens_named
+from poseda_deploy.opencv_text import parse_xml, parse_yaml
+from poseda_deploy.parsing import parse_json, parse_toml, read_text
 
 _MATRIX_KEYS = ("camera_matrix", "cameraMatrix", "intrinsic_matrix", "K", "M", "mtx", "matrix")
 _DISTORTION_KEYS = (
@@ -28,8 +28,7 @@ _MAX_BYTES = 1 << 20
 
 def load_intrinsics(path: Path, size_wh: tuple[int, int], name: str | None = None) -> Camera:
     """Read one camera and scale it to the image size; `name` picks one where the file has several."""
-    if require_file(path, "camera file").stat().st_size > _MAX_BYTES:
-        raise CameraError(f"{path}: larger than 1 MiB, so hardly a camera file")
+    require_file(path, "camera file")
     try:
         fields = _pick(_read(path), path, name)
         camera = _camera(fields, size_wh)
@@ -44,44 +43,19 @@ def load_intrinsics(path: Path, size_wh: tuple[int, int], name: str | None = Non
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix.lower() == ".toml":
-        return tomllib.loads(text)
-    if path.suffix.lower() == ".json":
-        loaded = json.loads(text)
+    text, kind = read_text(path, _MAX_BYTES), path.suffix.lower()
+    if kind == ".toml":
+        return parse_toml(text)
+    if kind == ".json":
+        loaded = parse_json(text)
         if not isinstance(loaded, dict):
             raise CameraError("expected one JSON object")
         return loaded
-    if path.suffix.lower() in (".yml", ".yaml", ".xml"):
-        return _read_opencv(text)
-    raise CameraError(f"unknown kind of camera file {path.suffix!r}", hint="use .yml, .yaml, .json or .toml")
-
-
-def _read_opencv(text: str) -> dict[str, Any]:
-    """OpenCV's own YAML; ROS writes the same without the header line."""
-    from poseda_deploy.opencv import cv2
-
-    if not text.lstrip().startswith(("%YAML", "<?xml")):
-        text = "%YAML:1.0\n---\n" + text.removeprefix("---\n")
-    try:
-        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        root = storage.root()
-        fields = {key: _node_value(storage.getNode(key)) for key in root.keys()}  # noqa: SIM118 (not a dict)
-    except (cv2.error, SystemError) as error:  # the binding raises SystemError where the parser stops midway
-        raise CameraError("not valid OpenCV YAML", hint="cv2.FileStorage must be able to read it") from error
-    storage.release()
-    return fields
-
-
-def _node_value(node: Any) -> Any:
-    if node.isInt() or node.isReal():
-        return node.real()
-    if node.isString():
-        return node.string()
-    if node.isMap():
-        matrix = node.mat() if not node.getNode("dt").empty() else None
-        return matrix if matrix is not None else {key: _node_value(node.getNode(key)) for key in node.keys()}  # noqa: SIM118
-    return [_node_value(node.at(i)) for i in range(node.size())]
+    if kind in (".yml", ".yaml"):
+        return parse_yaml(text)
+    if kind == ".xml":
+        return parse_xml(text)
+    raise CameraError(f"unknown kind of camera file {path.suffix!r}", hint="use .yml, .yaml, .xml, .json or .toml")
 
 
 def _pick(fields: Mapping[str, Any], path: Path, name: str | None) -> Mapping[str, Any]:
@@ -95,12 +69,15 @@ def _pick(fields: Mapping[str, Any], path: Path, name: str | None) -> Mapping[st
     }
     if not cameras:
         raise CameraError(
-            f"no camera matrix; it has {', '.join(fields) or 'nothing'}", hint=f"expected {_MATRIX_KEYS[0]}"
+            f"no camera matrix; it has {', '.join(map(str, fields))[:300] or 'nothing'}",
+            hint=f"expected {_MATRIX_KEYS[0]}",
         )
     if name is None and len(cameras) == 1:
         return next(iter(cameras.values()))
     if name not in cameras:
-        raise CameraError(f"holds {len(cameras)} cameras", hint=f"choose with --camera-name: {', '.join(cameras)}")
+        raise CameraError(
+            f"holds {len(cameras)} cameras", hint=f"choose with --camera-name: {', '.join(cameras)[:300]}"
+        )
     return cameras[name]
 
 
@@ -110,7 +87,7 @@ def _camera(fields: Mapping[str, Any], size_wh: tuple[int, int]) -> Camera:
     own_size = _first(fields, _SIZE_KEYS)
     if own_size is None and _first(fields, _WIDTH_KEYS) is not None:
         own_size = (_first(fields, _WIDTH_KEYS), _first(fields, _HEIGHT_KEYS))
-    size = size_wh if own_size is None else (int(own_size[0]), int(own_size[1]))
+    size = size_wh if own_size is None else _size(own_size)
     if matrix.size != 9:
         raise CameraError(f"camera matrix must have 9 numbers, got {matrix.size}")
     numbers = None if distortion is None else _array(distortion)
@@ -120,14 +97,21 @@ def _camera(fields: Mapping[str, Any], size_wh: tuple[int, int]) -> Camera:
 def _lens(fields: Mapping[str, Any]) -> LensModel:
     """As the file says, by name or by a switch; `camera_model: pinhole` says nothing of the distortion."""
     named = [fields[key] for key in _LENS_KEYS if key in fields]
-    said = {lens_named(str(name)) for name in named if name != "pinhole"}
+    said = {lens_named(str(name)[:60]) for name in named if name != "pinhole"}
     for switch in (fields[key] for key in _FISHEYE_KEYS if key in fields):
         if switch not in (0, 1):  # true and false are 1 and 0 in OpenCV's YAML
-            raise CameraError(f"fisheye must be true or false, got {switch!r}")
+            raise CameraError(f"fisheye must be true or false, got {str(switch)[:60]!r}")
         said.add("fisheye" if switch else "brown-conrady")
     if len(said) > 1:
         raise CameraError(f"names two lens models: {' and '.join(sorted(said))}", hint="leave the right one")
     return said.pop() if said else "brown-conrady"
+
+
+def _size(value: Any) -> tuple[int, int]:
+    size_wh = np.asarray(value, np.float64)
+    if size_wh.shape != (2,) or not ((size_wh >= 2) & (size_wh <= LARGEST_SIDE_PX)).all():
+        raise CameraError(f"image size must be width and height in pixels, got {str(value)[:60]}")
+    return int(size_wh[0]), int(size_wh[1])
 
 
 def _first(fields: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from poseda_deploy.camera import Camera
+from poseda_deploy.camera import LARGEST_SIDE_PX, Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import write_aside
 from poseda_deploy.lens import lens_named
@@ -14,8 +14,6 @@ from poseda_deploy.npz import MAX_BYTES, load_npz, numbers, shape_text, texts
 from poseda_deploy.skeleton import Skeleton, skeleton_named, to_h36m17
 
 _REQUIRED = ("xy", "score", "image_size", "skeleton")
-LARGEST_SIDE_PX = 16_384
-"""Of an image: what cameras have and video encoders take."""
 LARGEST_SCORE = 1.01
 """Of what is still taken for 1."""
 

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -22,6 +21,7 @@ import tyro
 
 from poseda_deploy.errors import INTERNAL_ERROR, InputError, PosedaError
 from poseda_deploy.files import require_file
+from poseda_deploy.parsing import MAX_TOML_BYTES, parse_toml, read_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -162,11 +162,11 @@ def with_config(argv: Sequence[str] | None) -> list[str]:
     named += [flag.partition("=")[2] for flag in own if flag.startswith("--config=")]
     if not named:
         return own
-    path = Path(named[-1])
+    path = require_file(Path(named[-1]), "config")
     try:
-        flags = tomllib.loads(require_file(path, "config").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}", hint="one line a flag: steps = 600") from error
+        flags = parse_toml(read_text(path, MAX_TOML_BYTES))
+    except InputError as error:
+        raise InputError(f"{path}: {error}", hint="one line a flag: steps = 600") from error
     return [word for name, value in flags.items() for word in _words(name, value)] + own
 
 
