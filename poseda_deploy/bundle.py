@@ -92,6 +92,8 @@ class Manifest:
     """Above their floor, where that was said."""
     camera: Mapping[str, Any] | None = None
     """That camera, where it was calibrated: fields of Camera."""
+    assumed_camera: Mapping[str, Any] | None = None
+    """Where it was not: what was assumed, under which its tilt was found."""
 
     @property
     def known(self) -> Known:
@@ -99,12 +101,18 @@ class Manifest:
         up, bones_m = (
             None if numbers is None else np.array(numbers, np.float32) for numbers in (self.up, self.bones_m)
         )
-        return Known(up, bones_m, self.person_height_m, self.camera_height_m)
+        return Known(up, bones_m, self.person_height_m, self.camera_height_m, "bundle")
 
     @property
     def known_camera(self) -> Camera | None:
-        """The camera it is adapted to."""
+        """The camera it is adapted to, where it was calibrated."""
         return None if self.camera is None else Camera(**_tuples(self.camera))
+
+    @property
+    def tilt_camera(self) -> Camera | None:
+        """The camera of which `up` is, as far as that is known: calibrated, or assumed."""
+        fields = self.camera or self.assumed_camera
+        return None if fields is None else Camera(**_tuples(fields))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ LARGEST_SIDE_PX = 16_384
 # Of the longer side. 0.2 is 136 degrees for a pinhole; a fisheye whose whole circle lies in a wide picture has 0.15.
 _FOCAL_RANGE: dict[LensModel, tuple[float, float]] = {"brown-conrady": (0.2, 20.0), "fisheye": (0.1, 20.0)}
 _WIDEST_DRAWN_DEG = 120.0
+_SAME_LENS = 0.05  # of the focal length: calibrations of one camera differ by 1 to 2 %, and 5 % is 3 degrees of tilt
 _SKEW = 0.002  # of the focal length: a pixel or two at the picture's upper and lower edge
 
 
@@ -185,6 +186,21 @@ class Camera:
             )
         (fx, fy), (cx, cy) = self.focal_px, self.center_px
         return replace(self, size_wh=size_wh, focal_px=(fx * sx, fy * sy), center_px=(cx * sx, cy * sy))
+
+
+def unlike(one: Camera, other: Camera) -> str:
+    """Why a tilt found with one camera is not the other's: what of them differs; empty where they may be the same."""
+    if not same_shape(one.size_wh, other.size_wh):
+        return "its pictures are {}x{}, these {}x{}".format(*one.size_wh, *other.size_wh)
+    one = one.resized(other.size_wh)
+    if one.lens != other.lens:
+        return f"its lens is {one.lens}, this {other.lens}"
+    ratio = np.divide(one.focal_px, other.focal_px)
+    if np.abs(np.log(ratio)).max() > _SAME_LENS:
+        return f"its focal length is {one.focal_px[0]:.0f} px, this {other.focal_px[0]:.0f} px"
+    if math.dist(one.center_px, other.center_px) > _SAME_LENS * other.focal_px[0]:
+        return "its principal point is {:.0f}, {:.0f}, this {:.0f}, {:.0f}".format(*one.center_px, *other.center_px)
+    return ""
 
 
 def same_shape(one_wh: tuple[int, int], other_wh: tuple[int, int]) -> bool:

@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from poseda_deploy.calibrate import Known, unit
-from poseda_deploy.camera import Camera, default_camera, same_shape
+from poseda_deploy.calibrate import Known, unit, without_scene
+from poseda_deploy.camera import Camera, default_camera, same_shape, unlike
 from poseda_deploy.errors import InputError
 from poseda_deploy.intrinsics import load_intrinsics
 from poseda_deploy.terminal import CommonOptions, say
@@ -57,10 +57,23 @@ class SceneOptions(CameraOptions):
                 raise InputError(f"{flag} is {height_m:g}, expected {lowest:g} to {highest:g}", hint="in metres")
 
 
+def known_of(known: Known, adapted: Camera | None, camera: Camera, prog: str) -> Known:
+    """What a bundle knows of this camera's scene; where it is adapted to another, that is said, and is little."""
+    why = "" if adapted is None else unlike(adapted, camera)
+    of_scene = (known.up, known.person_height_m, known.camera_height_m)
+    if not why or all(what is None for what in of_scene):
+        return known
+    say(
+        f"{prog}: the bundle is adapted to another camera ({why}): its tilt and heights are not taken; what no flag "
+        "gives, the run estimates"
+    )
+    return without_scene(known)
+
+
 def known_scene(options: SceneOptions, known: Known) -> Known:
     """What a bundle knows, and over it what the flags say."""
     if options.up is not None:
-        known = replace(known, up=unit(np.array(options.up, np.float32)))
+        known = replace(known, up=unit(np.array(options.up, np.float32)), up_from="--up")
     if options.person_height is None and options.camera_height is None:
         return known
     return replace(known, person_height_m=options.person_height, camera_height_m=options.camera_height)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poseda_deploy.camera import Camera
-from poseda_deploy.camera_flags import choose_camera, known_scene
+from poseda_deploy.camera_flags import choose_camera, known_of, known_scene
 from poseda_deploy.skeleton import Skeleton
 from poseda_deploy.terminal import run_command, say, stop_asked
 
@@ -16,6 +16,7 @@ from .timing import StageClock
 if TYPE_CHECKING:
     from poseda_deploy.backend import Backend
     from poseda_deploy.bundle import Bundle
+    from poseda_deploy.calibrate import Known
     from poseda_deploy.keypoints import Keypoints2D
 
     from .lift import SceneCalibration
@@ -59,9 +60,13 @@ def video_of(options: RunOptions) -> str | None:
 def opened_lifter(options: RunOptions) -> "Iterator[tuple[Backend, Bundle]]":
     """The bundle on the backend asked for, its golden vectors replayed."""
     from poseda_deploy.backend import fastest_backend, open_backend, replay_golden
-    from poseda_deploy.bundle import default_bundle_path, load_bundle
+    from poseda_deploy.bundle import default_bundle_path, load_bundle, shipped_bundle_path
 
     bundle = load_bundle(options.bundle or default_bundle_path())
+    if options.bundle is None and bundle.path != shipped_bundle_path():
+        seen = bundle.manifest.tilt_camera
+        of = " to a camera of {}x{} pixels".format(*seen.size_wh) if seen else ""
+        say(f"{PROG}: {bundle.path} of this folder is used, adapted{of}; --bundle DIR takes another")
     if options.backend == "auto":
         name, why = fastest_backend(bundle)
         say(f"{PROG}: --backend auto chose {name} ({why})")
@@ -75,6 +80,11 @@ def opened_lifter(options: RunOptions) -> "Iterator[tuple[Backend, Bundle]]":
 def camera_of(options: RunOptions, known: "Keypoints2D | None", size_wh: tuple[int, int], bundle: "Bundle") -> Camera:
     """As choose_camera."""
     return choose_camera(options, known.camera if known else None, size_wh, PROG, bundle.manifest.known_camera)
+
+
+def known_of_bundle(bundle: "Bundle", camera: Camera) -> "Known":
+    """As known_of."""
+    return known_of(bundle.manifest.known, bundle.manifest.tilt_camera, camera, PROG)
 
 
 def _stem(options: RunOptions, video: str | None) -> Path:
@@ -108,7 +118,7 @@ def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -
         camera = camera_of(options, known, seen.size_wh, bundle)
         clock = StageClock()
         detections = detections_of(options, seen, clock)
-        lifted = lift_clip(options, detections, camera, backend, bundle.manifest.known, clock)
+        lifted = lift_clip(options, detections, camera, backend, known_of_bundle(bundle, camera), clock)
         with clock.stage("write"):
             written = write_poses(lifted.poses, lifted.scene.up, outputs, options.formats, camera)
             if lifted.own:
@@ -188,7 +198,7 @@ def live_people(
     """What tracks, calibrates, lifts and smooths as frames come."""
     from .people import LivePeople
 
-    known, persons = known_scene(options, bundle.manifest.known), options.persons
+    known, persons = known_scene(options, known_of_bundle(bundle, camera)), options.persons
     return LivePeople(backend, camera, known, skeleton, persons, bones=options.bones, smooth=options.smooth)
 
 

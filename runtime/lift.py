@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from poseda_deploy.backend import Backend, with_camera
-from poseda_deploy.calibrate import MIN_JOINTS, Known, Lift, calibrate, tiled, unit
+from poseda_deploy.calibrate import MIN_JOINTS, Known, Lift, calibrate, contradicted_deg, tiled, unit, without_scene
 from poseda_deploy.camera import Camera
 from poseda_deploy.poses import PosedFrame, Poses3D
 from poseda_deploy.sides import with_sides
 from poseda_deploy.skeleton import BONE_GROUPS
+from poseda_deploy.terminal import say
 
 from .smooth import fillable, smoothed
 from .timing import StageClock
@@ -88,6 +89,9 @@ def calibrate_scene(
     lift: Lift, keypoints: Float[np.ndarray, "m 17 3"], person: Int[np.ndarray, " m"], known: Known, *, bones: bool
 ) -> SceneCalibration:
     """Up from everybody, bones for each person apart; what is known of either is taken into account."""
+    off_deg = contradicted_deg(lift, keypoints, known)
+    if off_deg:
+        known = tilt_refused(known, off_deg)
     everyone = calibrate(lift, keypoints, known)
     count = int(person.max()) + 1 if len(person) else 0
     of_people = replace(known, up=everyone.up)
@@ -96,9 +100,28 @@ def calibrate_scene(
     return SceneCalibration(
         everyone.up,
         np.stack(own) if own else np.zeros((count, 9), np.float32),
-        "bundle, or --up" if known.up is not None else f"{seen}, scatter {everyone.up_spread_deg:.1f} degrees",
+        up_origin(seen, known, everyone.up_spread_deg, off_deg),
         bones_origin(seen, known) if bones else "switched off",
     )
+
+
+def tilt_refused(known: Known, off_deg: float) -> Known:
+    """What is left of it; said, with how to have it back."""
+    assert known.up is not None
+    back = " ".join(f"{x:.3f}" for x in unit(known.up))
+    say(
+        f"the bundle's tilt is {off_deg:.0f} degrees off what the people of this run show, so it is not taken, nor its "
+        f"heights: the camera was moved, or is another, or nobody stands up. --up {back} takes it all the same"
+    )
+    return without_scene(known)
+
+
+def up_origin(seen: str, known: Known, spread_deg: float, off_deg: float) -> str:
+    """In words, for the summary."""
+    if known.up is not None:
+        return known.up_from
+    refused = f"; the bundle's not taken, {off_deg:.0f} degrees off" if off_deg else ""
+    return f"{seen}, scatter {spread_deg:.1f} degrees{refused}"
 
 
 def bones_origin(seen: str, known: Known) -> str:

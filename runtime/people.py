@@ -10,6 +10,7 @@ from poseda_deploy.calibrate import (
     MIN_JOINTS,
     Known,
     RunningSample,
+    contradicted_deg,
     estimate_up,
     expected_bones_m,
     person_bones_m,
@@ -21,7 +22,7 @@ from poseda_deploy.poses import PosedFrame
 from poseda_deploy.sides import LiveSides, with_sides
 from poseda_deploy.skeleton import Skeleton, to_h36m17
 
-from .lift import SceneCalibration, bones_origin
+from .lift import SceneCalibration, bones_origin, tilt_refused, up_origin
 from .smooth import LiveSmoother
 from .track import MAX_GAP_S, Tracker
 from .video import Frame
@@ -60,7 +61,7 @@ class LivePeople:
         self._tracker, self._sides = Tracker(persons), LiveSides()
         self._everyone = RunningSample()
         self._people: dict[int, _Person] = {}
-        self._spread_deg = 0.0
+        self._spread_deg = self._off_deg = 0.0
         self.up = np.zeros(3, np.float32) if known.up is None else known.up
         """Of the camera as far as it is known, as long as it is sure."""
 
@@ -92,7 +93,7 @@ class LivePeople:
         return SceneCalibration(
             self.up,
             np.stack(bones) if bones else np.zeros((0, 9), np.float32),
-            "bundle, or --up" if self._known.up is not None else f"{running}, scatter {self._spread_deg:.1f} degrees",
+            up_origin(running, self._known, self._spread_deg, self._off_deg),
             bones_origin(running, self._known) if self._bones else "switched off",
         )
 
@@ -111,8 +112,13 @@ class LivePeople:
         self._people = {who: p for who, p in self._people.items() if time_s - p.last_s <= MAX_GAP_S}
 
     def _calibrate(self) -> None:
-        """At most one estimate: up before bones, which depend on it."""
-        if self._known.up is None and self._everyone.is_due:
+        """At most one estimate: up before bones, which depend on it; a bundle's up is held against what is seen."""
+        if self._known.up_from == "bundle" and self._known.up is not None and self._everyone.is_due:
+            self._off_deg = contradicted_deg(self._lift, self._everyone.take(), self._known)
+            if self._off_deg:
+                self._known = tilt_refused(self._known, self._off_deg)
+                self._everyone.ask_again()
+        elif self._known.up is None and self._everyone.is_due:
             sample = self._everyone.take()
             expected = tiled(expected_bones_m(self._known), sample)
             self.up, self._spread_deg = estimate_up(self._lift(sample, tiled(self.up, sample), expected)[0])

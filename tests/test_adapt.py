@@ -10,7 +10,7 @@ from people import looking_down, walk_m
 
 from poseda_deploy.bundle import load_bundle, shipped_bundle_path
 from poseda_deploy.calibrate import ANKLE_SHARE, Known, Lift, stature_m, unit
-from poseda_deploy.camera import Camera
+from poseda_deploy.camera import Camera, default_camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.model import Lifter, LifterConfig, load_lifter
@@ -206,7 +206,9 @@ def test_a_guessed_camera_is_not_kept(start: Path, source_file: Path, tmp_path: 
         str(tmp_path / "b"),
     ]
     assert main(["--target-2d", str(tmp_path / "k.npz"), *flags]) == 0
-    assert load_bundle(tmp_path / "b").manifest.known_camera is None
+    manifest = load_bundle(tmp_path / "b").manifest
+    assert manifest.known_camera is None
+    assert manifest.tilt_camera == default_camera(CAMERA.size_wh), "but what its tilt was found with is"
 
 
 def test_a_config_file_holds_flags_and_the_command_line_wins(

@@ -86,7 +86,7 @@ def test_switches(backend: Backend, walker: Keypoints2D, camera: Camera) -> None
 def test_what_the_bundle_knows_is_taken(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
     bones_m = np.array([0.1, 0.4, 0.4, 0.2, 0.25, 0.2, 0.15, 0.3, 0.25], np.float32)
     level = np.array([0, -1, 0], np.float32)
-    people = LivePeople(backend, camera, Known(level, bones_m), walker.skeleton, 1)
+    people = LivePeople(backend, camera, Known(level, bones_m, up_from="bundle"), walker.skeleton, 1)
     seen = streamed(people, walker)
     np.testing.assert_allclose(people.up, level)
     first = streamed(LivePeople(backend, camera, Known(level), walker.skeleton, 1), walker)[2]

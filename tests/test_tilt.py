@@ -21,8 +21,9 @@ PITCH_RAD = 0.2
 """Of the walker's camera."""
 
 
-def up_at(pitch_rad: float) -> tuple[float, ...]:
-    return tuple(float(x) for x in looking_down(pitch_rad)[0] @ (0, 1, 0))
+def up_at(pitch_rad: float) -> tuple[float, float, float]:
+    x, y, z = (looking_down(pitch_rad)[0] @ (0, 1, 0)).tolist()
+    return x, y, z
 
 
 @pytest.fixture

@@ -115,7 +115,8 @@ def scene_of(targets: "Sequence[Target2D]", known: Known) -> dict[str, Any]:
         return people
     camera = targets[0].camera
     calibrated = camera != default_camera(camera.size_wh)
-    return {**people, "up": tuple(map(float, targets[0].up)), "camera": asdict(camera) if calibrated else None}
+    kept = {"camera" if calibrated else "assumed_camera": asdict(camera)}
+    return {**people, "up": tuple(map(float, targets[0].up)), **kept}
 
 
 def read_targets(options: AdaptOptions) -> "list[Target2D]":

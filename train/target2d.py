@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float, Int
 
 from poseda_deploy.calibrate import (
     LEAST_FLOOR_M,
-    UP_ERROR_RAD,
     USEFUL_JOINTS,
     Known,
     Lift,
     angle_rad,
     calibrate,
     floor_m,
+    up_error_deg,
 )
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
@@ -95,8 +95,7 @@ class Target2D:
     @property
     def up_error_deg(self) -> float:
         """Standard deviation that the length of `up` stands for, per axis."""
-        sure = min(float(np.linalg.norm(self.up)), 1.0)
-        return float(np.degrees(UP_ERROR_RAD[0] * sure + UP_ERROR_RAD[1] * (1 - sure)))
+        return up_error_deg(self.up)
 
     def calibrated(self, lift: Lift, known: Known) -> "Target2D":
         """With up and each person's bone lengths read off the lifter's own poses; what is known is taken into account.
