@@ -324,6 +324,27 @@ def test_a_varying_rate_is_resampled(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert apart_m(found_m[~missing], expected_m[~missing]) < NEAR_M
 
 
+@pytest.mark.parametrize("name", ["trc", "c3d", "bvh"])
+def test_frames_that_a_live_run_dropped_are_filled_in(name: Format, tmp_path: Path) -> None:
+    """A camera of 60 fps of which every second frame was dropped: counts of frames rise by two."""
+    frame = np.arange(0, 240, 2)
+    joints_m = walk_m(1)[0] + (frame / 60)[:, None, None] * np.array([1.0, 0, 0])
+    poses = table(frame, np.zeros(120, int), frame / 60 + 0.001, joints_m)
+    (take,) = takes(poses, np.zeros(3))
+    assert take.fps == 60 and len(take.joints_m) >= 235 and np.isfinite(take.joints_m).all()
+    assert written(poses, name, tmp_path)
+
+
+def test_frames_dropped_at_random_are_filled_in_and_an_outage_is_not() -> None:
+    kept = np.random.default_rng(4).random(300) > 0.4
+    kept[100:160] = False
+    frame = np.flatnonzero(kept)
+    joints_m = walk_m(1)[0] + (frame / 60)[:, None, None] * np.array([1.0, 0, 0])
+    (take,) = takes(table(frame, np.zeros(len(frame), int), frame / 60, joints_m), np.zeros(3))
+    missing = np.isnan(take.joints_m).all((1, 2))
+    assert 55 <= missing.sum() <= 75, "the second without a picture, and nothing else"
+
+
 def test_a_short_or_single_row(alone: Poses3D, tmp_path: Path) -> None:
     one = rows_of(alone, slice(4, 5))
     (take,) = takes(one, UP)
