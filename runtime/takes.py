@@ -15,7 +15,8 @@ Array = np.ndarray
 STAMP_S = 0.0015
 """How far time stamps of a constant rate may scatter: many containers round to 1 ms."""
 LONGEST_STEP_S, LONGEST_STEP_FRAMES = 0.2, 2.5
-"""Between two frames in a row of a varying rate; what is further apart, as after an outage, is a gap."""
+"""Between two sightings, where the rate varies or frames were dropped; what is further apart, as after an outage, is a
+gap."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def takes(poses: Poses3D, up: Float[Array, "3"]) -> list[Take]:
 
 
 def at_constant_rate(poses: Poses3D) -> tuple[Poses3D, Fraction, bool]:
-    """The table, its rate, and whether it was resampled (linearly), because its time stamps have no constant one."""
+    """The table, its rate, and whether it was resampled (linearly): its time stamps have no constant one, or frames are
+    missing from it, as a live run drops them."""
     frame, first = np.unique(poses.frame, return_index=True)
     time_s = poses.time_s[first]
     if len(frame) < 2 or time_s[-1] <= time_s[0]:
@@ -73,9 +75,10 @@ def at_constant_rate(poses: Poses3D) -> tuple[Poses3D, Fraction, bool]:
     whole = Fraction(max(1, round(mean)))
     ntsc = Fraction(max(1, round(mean * 1.001)) * 1000, 1001)
     scatter_s, fps = min((_scatter_s(frame, time_s, fps), fps) for fps in (whole, ntsc, exact_fps(mean)) if fps > 0)
-    if scatter_s <= STAMP_S:
-        return poses, fps, False
     longest_s = max(LONGEST_STEP_S, LONGEST_STEP_FRAMES / mean)
+    dropped = (np.diff(frame) > 1) & (np.diff(time_s) <= longest_s)
+    if scatter_s <= STAMP_S and not dropped.any():
+        return poses, fps, False
     people = [_resampled(_rows(poses, poses.person == who), whole, longest_s) for who in np.unique(poses.person)]
     columns = [np.concatenate(parts) for parts in zip(*(_columns(part) for part in people), strict=True)]
     order = np.lexsort((columns[1], columns[0]))
@@ -95,7 +98,7 @@ def _rows(poses: Poses3D, which: Array) -> Poses3D:
 
 
 def _resampled(one: Poses3D, fps: Fraction, longest_s: float) -> Poses3D:
-    """One person at multiples of 1/fps, between rows of consecutive frames; the score is the lower one."""
+    """One person at multiples of 1/fps, between rows at most `longest_s` apart; the score is the lower one."""
     rate, time_s = float(fps), one.time_s
     slot = np.arange(np.ceil(time_s[0] * rate), np.floor(time_s[-1] * rate) + 1).astype(int)
     if not len(slot):  # too short: its first row, where it nearly belongs
@@ -105,7 +108,7 @@ def _resampled(one: Poses3D, fps: Fraction, longest_s: float) -> Poses3D:
     before = np.maximum(after - 1, 0)
     step_s = time_s[after] - time_s[before]
     share = np.clip((at_s - time_s[before]) / np.where(step_s > 0, step_s, 1), 0, 1)
-    known = (one.frame[after] - one.frame[before] <= 1) & (step_s <= longest_s) | (share == 0) | (share == 1)
+    known = (step_s <= longest_s) | (share == 0) | (share == 1)
     slot, at_s, before, after, share = (values[known] for values in (slot, at_s, before, after, share))
     pose_m, root_m = (_between(x, before, after, share) for x in (one.pose_m, one.root_m))
     score = np.minimum(one.score[before], one.score[after])
