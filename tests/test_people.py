@@ -128,6 +128,21 @@ def test_nobody_behind_a_lens_that_distorts(backend: Backend, walker: Keypoints2
     assert len(streamed(people, replace(walker, time_s=walker.time_s + 1))[-1]) == 1
 
 
+@pytest.mark.parametrize("stuck_s", [0.0, -0.3])
+def test_stamps_that_stand_still_or_fall_end_no_run(
+    backend: Backend, walker: Keypoints2D, camera: Camera, stuck_s: float
+) -> None:
+    """Coarse clocks give two frames one stamp, and some cameras' clocks are set back."""
+    people = LivePeople(backend, camera, NOTHING, walker.skeleton, 1)
+    stamps_s = np.arange(60) / 30
+    stamps_s[30:] += stuck_s
+    stamps_s[40] = stamps_s[39]
+    found = [people.step(Frame(i, float(stamps_s[i]), NO_PICTURE), walker.xy_px[i], walker.score[i]) for i in range(60)]
+    assert [len(posed) for posed in found] == [0, 0] + [1] * 58, "every frame is delivered"
+    assert {int(posed.person[0]) for posed in found[2:]} == {0}
+    assert all(np.isfinite(posed.pose_m).all() and np.isfinite(posed.root_m).all() for posed in found)
+
+
 def test_memory_stays_bounded(backend: Backend, walker: Keypoints2D, camera: Camera) -> None:
     people = LivePeople(backend, camera, NOTHING, walker.skeleton, 1)
     for i in range(450):

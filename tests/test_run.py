@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -230,6 +231,23 @@ def test_a_recording_that_is_streamed_is_lifted_as_it_comes(
     np.testing.assert_allclose(heard[50]["people"][0]["root"], poses.root_m[48], atol=1e-4)
     error_m = np.linalg.norm(poses.pose_m - (walker_cam_m - walker_cam_m[:, :1])[2:], axis=-1)
     assert error_m[30:].mean() < 0.08
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("change", ["half as long", "another size"])
+def test_keypoints_of_another_recording_are_refused(
+    change: str, live: bool, walker: Keypoints2D, grey_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(walker, size_wh=(640, 480))
+    if change == "half as long":
+        half = slice(0, 45)
+        other = replace(walker, xy_px=walker.xy_px[half], score=walker.score[half], time_s=walker.time_s[half])
+    other.save(tmp_path / "other.npz")
+    flags = ["--stream", "tcp://127.0.0.1:0"] if live else []
+    assert run(tmp_path, "--video", grey_video, "--keypoints", tmp_path / "other.npz", *flags) == 2
+    said = capsys.readouterr().err
+    assert ("45 frames" in said and "90" in said) if change == "half as long" else "640x480" in said
+    assert "poseda-detect --video" in said and written(tmp_path) == []
 
 
 def test_what_needs_pictures_says_so(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,13 @@ def test_a_long_gap_starts_anew() -> None:
     assert euro(2 * RESET_S, here)[0, 0] == 0
 
 
+def test_no_time_between_two_values_changes_nothing() -> None:
+    euro = OneEuro(POSE)
+    first, second = euro(0.0, np.zeros((1, 1))), euro(0.03, np.ones((1, 1)))
+    np.testing.assert_array_equal(euro(0.03, np.full((1, 1), 9.0)), second)
+    assert first < second < euro(0.06, np.ones((1, 1))) < 1
+
+
 def test_zero_lag_has_no_lag_and_half_the_noise(noisy: tuple[np.ndarray, ...]) -> None:
     time_s, pose, root, true_pose, true_root = noisy
     found, found_root = smoothed(time_s, pose, root, time_s)

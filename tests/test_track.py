@@ -55,6 +55,12 @@ def test_people_who_cross_keep_their_identities(body_px: np.ndarray, gone: dict[
         assert all(len(name) == 1 for name in names) and set.union(*names) == {0, 1}
 
 
+def test_two_frames_of_one_stamp_are_one_person(body_px: np.ndarray) -> None:
+    time_s, xy_px, score, _ = clip(body_px[:10])
+    time_s[5] = time_s[4]
+    assert live(time_s, xy_px, score)[3:, 0].tolist() == [0] * 7
+
+
 def test_an_identity_is_born_in_the_third_frame_and_known_from_the_first_in_a_clip(body_px: np.ndarray) -> None:
     time_s, xy_px, score, _ = clip(body_px[:10])
     assert live(time_s, xy_px, score)[:, 0].tolist() == [-1] * (BORN_AFTER - 1) + [0] * (11 - BORN_AFTER)

@@ -14,6 +14,7 @@ import pytest
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.opencv import cv2
+from poseda_deploy.runtime.detector_flags import exact_rate
 from poseda_deploy.runtime.feed import read_ahead
 from poseda_deploy.runtime.video import (
     LONGEST_GAP_S,
@@ -103,6 +104,19 @@ def test_a_true_ntsc_file_is_exact(tmp_path: Path) -> None:
 )
 def test_exact_rates(reported: float, meant: Fraction) -> None:
     assert exact_fps(reported) == meant
+
+
+@pytest.mark.parametrize("text", ["29.97", "30000/1001", "29.970029970029973"])
+def test_a_typed_rate_is_the_one_that_a_file_reports(text: str) -> None:
+    assert exact_rate("--fps", text) == exact_fps(29.97) == Fraction(30000, 1001)
+
+
+def test_stamps_that_restart_go_on_at_the_film_s_speed() -> None:
+    """Two recordings joined into one file, whose stamps begin again; then a third."""
+    clock = _Clock(Fraction(10))
+    stamps_ms = [*range(0, 2000, 100), *range(0, 2000, 100), *range(5, 1000, 100)]
+    times_s = np.array([clock.time_s(i, float(ms)) for i, ms in enumerate(stamps_ms)])
+    np.testing.assert_allclose(np.diff(times_s), 0.1, atol=0.01)
 
 
 def test_a_rate_that_is_only_a_tick_is_measured(tmp_path: Path) -> None:
