@@ -56,7 +56,8 @@ class LiveSides:
         for i, (who, now) in enumerate(zip(identity.tolist(), _widths(xy_px, score), strict=True)):
             if who >= 0:
                 last_s, costs, before = self._people.get(who, (time_s, _FIRST_COSTS, now))
-                costs, _ = _step(costs, _change(before, now, np.array(time_s - last_s)), time_s - last_s)
+                gap_s = max(time_s - last_s, 0.0)
+                costs, _ = _step(costs, _change(before, now, np.array(gap_s)), gap_s)
                 self._people[who] = time_s, costs, now
                 swapped[i] = _READINGS[costs.argmin()]
         return swapped

@@ -106,10 +106,13 @@ def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -
 
     from .clip import detections_of, draw_clip, lift_clip
     from .compare import apart_mm
+    from .replay import require_same_recording
     from .write import require_libraries, write_poses
 
     require_libraries(options.formats)
     known = load_keypoints(options.keypoints) if options.keypoints else None
+    if known is not None and source is not None:
+        require_same_recording(known, source)
     outputs = output_paths(options, _stem(options, video), live=False)
     seen = known or source
     assert seen is not None  # one of --keypoints, --video and --demo was given
@@ -158,13 +161,15 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
 
     from .detector_flags import open_detector
     from .live import Meter, run_live
-    from .replay import ReplayDetector
+    from .replay import ReplayDetector, require_same_recording
     from .sources import LiveSource
     from .write import convert_log, require_libraries
 
     require_libraries(options.formats)
     outputs = output_paths(options, _stem(options, video), live=True)
     known = load_keypoints(options.keypoints) if options.keypoints else None
+    if known is not None:
+        require_same_recording(known, source)
     opened = ReplayDetector(known) if known else open_detector(options, quiet=options.quiet)
     with opened_lifter(options) as (backend, bundle), opened as detector:
         camera = camera_of(options, known, source.size_wh, bundle)

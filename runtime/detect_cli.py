@@ -12,7 +12,8 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import skeleton_named
 from poseda_deploy.terminal import run_command
 
-from .detector_flags import DetectorFlags, exact_rate, open_detector
+from .detector_flags import DetectorFlags, open_detector
+from .rates import exact_rate
 from .timing import StageClock
 
 

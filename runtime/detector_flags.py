@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,17 +32,6 @@ class DetectorFlags(CommonOptions):
         """At least one person."""
         if self.persons < 1:
             raise InputError(f"--persons must be at least 1, got {self.persons}")
-
-
-def exact_rate(flag: str, text: str) -> Fraction:
-    """30, 29.97 or 30000/1001, as typed."""
-    try:
-        fps = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{flag} must be a number or a fraction, got {text!r}") from error
-    if fps <= 0:
-        raise InputError(f"{flag} must be above 0, got {text}")
-    return fps
 
 
 def open_detector(flags: DetectorFlags, *, quiet: bool) -> AbstractContextManager[Any]:

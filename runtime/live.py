@@ -50,7 +50,7 @@ class Meter:
 
     def on_delivery(self, frame: Frame, people: PosedFrame) -> None:
         """The sinks have this frame's people."""
-        now_s = time.monotonic()
+        now_s = time.perf_counter()
         self._first_s = self._first_s if self.frames else now_s
         self.age_s, self.people = now_s - frame.captured_s, len(people)
         self.met = max(self.met, 1 + int(people.person.max(initial=-1)))  # identities count up from 0
@@ -67,7 +67,7 @@ class Meter:
     def line(self) -> str:
         """For somebody who watches."""
         seen = f"{self.people} {'person' if self.people == 1 else 'people'}"
-        silent_s = time.monotonic() - self._delivered_s[-1] if self._delivered_s else 0.0
+        silent_s = time.perf_counter() - self._delivered_s[-1] if self._delivered_s else 0.0
         if silent_s > 1:
             return f"waiting for a picture for {silent_s:.0f} s, {self.dropped} dropped"
         return f"{self.fps:.1f} fps, {self.age_s * 1000:.0f} ms old, {self.dropped} dropped, {seen}"

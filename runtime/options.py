@@ -10,7 +10,8 @@ import tyro
 from poseda_deploy.camera_flags import SceneOptions
 from poseda_deploy.errors import InputError
 
-from .detector_flags import DetectorFlags, exact_rate
+from .detector_flags import DetectorFlags
+from .rates import exact_rate
 
 Format = Literal["npz", "jsonl", "csv", "trc", "c3d", "bvh", "rrd"]
 

@@ -6,7 +6,22 @@ from jaxtyping import Float
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 
+from .sources import Source
 from .video import Frame
+
+
+def require_same_recording(known: Keypoints2D, recording: Source) -> None:
+    """InputError unless the keypoints have the recording's size and length, as far as its container says it.
+
+    One frame more or less is tolerated: containers miscount.
+    """
+    hint = "poseda-detect --video makes keypoints of this video"
+    if recording.size_wh != known.size_wh:
+        sizes = "{}x{} picture, and the video is {}x{}".format(*known.size_wh, *recording.size_wh)
+        raise InputError(f"the keypoints are of a {sizes}", hint=hint)
+    promised = recording.frame_count_hint
+    if promised and abs(promised - len(known)) > 1:
+        raise InputError(f"the keypoints have {len(known)} frames, and the video has {promised}", hint=hint)
 
 
 class ReplayDetector:

@@ -57,11 +57,13 @@ class OneEuro:
 
     def __call__(self, time_s: float, value: Float[np.ndarray, "k d"], unit_m: float = 1.0) -> Float[np.ndarray, "k d"]:
         """The filtered points; `unit_m` is how many metres one unit of them is, for the speed."""
-        step_s, self._last_s = time_s - self._last_s, time_s
+        step_s, self._last_s = time_s - self._last_s, max(time_s, self._last_s)
         if step_s > RESET_S:
             self._raw = self._smooth = value.astype(np.float64)
             self._speed = np.zeros_like(self._raw)
             return value
+        if step_s <= 0:  # no time to move in
+            return self._smooth.astype(value.dtype)
         share = _share(np.full((1, 1), self._config.speed_cutoff_hz), step_s)
         step = (value - self._raw) / step_s
         step *= np.minimum(1, FASTEST_M_S / np.maximum(_length(step) * unit_m, 1e-9))
@@ -90,7 +92,7 @@ class LiveSmoother:
     def __call__(
         self, time_s: float, pose_m: Float[np.ndarray, "17 3"], root_m: Float[np.ndarray, "3"]
     ) -> tuple[Float[np.ndarray, "17 3"], Float[np.ndarray, "3"]]:
-        """Pose and root of this moment, later than any before."""
+        """Pose and root of this moment; one that is not later than the moment before changes nothing."""
         depth_m = np.linalg.norm(root_m[None], axis=-1, keepdims=True)
         direction = self._direction(time_s, unit(root_m)[None], float(depth_m[0, 0]))
         root = unit(direction)[0] * self._depth(time_s, depth_m)[0, 0]

@@ -19,7 +19,8 @@ from poseda_deploy.terminal import say
 
 from .feed import read_ahead
 from .network import Address, may_hold_password, why_no_picture
-from .video import SILENT_S, Frame, VideoReader, exact_fps, open_stream, quiet
+from .rates import exact_fps
+from .video import SILENT_S, Frame, VideoReader, open_stream, quiet
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DEFAULT_FPS = Fraction(30)
@@ -271,7 +272,7 @@ class LiveSource:
         with self._lock, quiet():
             if not self._capture.grab():
                 return None
-            arrived_s = time.monotonic()
+            arrived_s = time.perf_counter()
             decoded, bgr = self._capture.retrieve()
         return (arrived_s, np.asarray(bgr, np.uint8)) if decoded else None
 
@@ -345,12 +346,12 @@ class Rehearsal:
         self.frame_count_hint = recorded.frame_count_hint
 
     def __iter__(self) -> Iterator[Frame]:
-        start_s = time.monotonic()
+        start_s = time.perf_counter()
         with closing(read_ahead(self._recorded, depth=2)) as frames:
             for frame in frames:
-                if self._stop.wait(max(start_s + frame.time_s - time.monotonic(), 0)):
+                if self._stop.wait(max(start_s + frame.time_s - time.perf_counter(), 0)):
                     return
-                yield replace(frame, captured_s=time.monotonic())
+                yield replace(frame, captured_s=time.perf_counter())
 
     def close(self) -> None:
         """No further frame comes."""

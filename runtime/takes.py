@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from poseda_deploy.poses import Poses3D
 
 from .draw import world_axes
-from .video import exact_fps
+from .rates import exact_fps
 
 Array = np.ndarray
 STAMP_S = 0.0015

@@ -12,6 +12,7 @@ k^2 / (k^2 + drift^2), about a probability density: 240 crossings where one of t
 without, none with it. Detectors take left for right in some frames; OKS is therefore the better of both readings.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -83,16 +84,16 @@ class Track:
 
     def see(self, time_s: float, xy_px: Float[np.ndarray, "17 2"], seen: Bool[np.ndarray, "17"]) -> None:
         """Take a detection."""
-        gap_s = time_s - self.last_s
+        gap_s = max(time_s - self.last_s, 0)
         predicted_px, both = self.predicted_px(time_s), self.known & seen
-        if both.any():
+        if both.any() and gap_s:
             moved_px = np.median((xy_px - self.xy_px)[both], 0)
             predicted_px += np.median((xy_px - predicted_px)[both], 0)
             newness = -np.expm1(-gap_s / _VELOCITY_S)
             self.velocity_px_s = self.velocity_px_s + newness * (moved_px / gap_s - self.velocity_px_s)
         self.xy_px = np.where(seen[:, None], xy_px, predicted_px)
         self.known = self.known | seen
-        self.last_s = time_s
+        self.last_s = max(time_s, self.last_s)
         self.sightings += 1
 
 
@@ -104,6 +105,7 @@ class Tracker:
         """Most identities alive at once; a newcomer waits until one of them has ended."""
         self._tracks: list[Track] = []
         self._born = 0
+        self._now_s = -math.inf
 
     def step(
         self, time_s: float, xy_px: Float[np.ndarray, "p 17 2"], score: Float[np.ndarray, "p 17"]
@@ -111,7 +113,7 @@ class Tracker:
         """Identity of each detection (pixels, H36M17 order, score 0 = missing): 0, 1, ... in order of birth.
 
         -1 = a duplicate, not a person (fewer than MIN_JOINTS joints), or not yet seen in BORN_AFTER frames.
-        `time_s` increases from call to call.
+        A `time_s` that is not later than that of the call before counts as the same moment.
         """
         return _identities(self.tracks(time_s, xy_px, score))
 
@@ -119,6 +121,7 @@ class Tracker:
         self, time_s: float, xy_px: Float[np.ndarray, "p 17 2"], score: Float[np.ndarray, "p 17"]
     ) -> list[Track | None]:
         """As `step`, but the track itself of each detection, also of one that has no identity yet."""
+        time_s = self._now_s = max(time_s, self._now_s)
         self._end(time_s)
         seen = score > 0
         people = _people(xy_px, score)

@@ -17,9 +17,12 @@ from poseda_deploy.files import require_file, write_aside
 from poseda_deploy.opencv import Image, cv2
 
 from .network import Address, why_no_picture
+from .rates import exact_fps
 
 MAX_FPS = 1000  # containers without a rate report their tick, 1000 (webm) or 90000 (transport streams)
 PROBED_FRAMES = 30
+RESTART_FRAMES = 4
+"""Stamps that were only swapped or rounded fall by less."""
 LONGEST_GAP_S = 1.0
 """What a film shows of an outage; the rest of it is cut out."""
 CONNECT_S, SILENT_S = 5.0, 3.0
@@ -37,8 +40,8 @@ class Frame:
     """Presentation time from the container, 0 at the start; strictly increasing."""
     bgr: Image
     """Pixels as displayed, that is, after the file's rotation."""
-    captured_s: float = field(default_factory=time.monotonic)
-    """When the picture arrived, on this machine's `time.monotonic()`; of a file: when it was decoded."""
+    captured_s: float = field(default_factory=time.perf_counter)
+    """When the picture arrived, on this machine's `time.perf_counter()`; of a file: when it was decoded."""
 
 
 class VideoReader:
@@ -103,14 +106,23 @@ class VideoReader:
 
 
 class _Clock:
-    """Strictly increasing seconds from the container's stamps, or from the rate where it has none."""
+    """Strictly increasing seconds from the container's stamps, or from the rate where it has none.
+
+    Stamps that fall by more than RESTART_FRAMES begin anew, as in recordings joined to one file: time goes on there.
+    """
 
     def __init__(self, fps: Fraction) -> None:
         self._period_s = float(1 / fps)
         self._last_s = -1.0
+        self._begun_s = 0.0  # where in our time the container's zero is
 
     def time_s(self, index: int, stamp_ms: float) -> float:
-        time_s = stamp_ms / 1000 if stamp_ms > 0 else index * self._period_s
+        """Of the frame delivered as that one, with that stamp; 0 and NaN are none."""
+        stamped = stamp_ms > 0
+        time_s = self._begun_s + stamp_ms / 1000 if stamped else index * self._period_s
+        if stamped and time_s < self._last_s - RESTART_FRAMES * self._period_s:
+            self._begun_s += self._last_s + self._period_s - time_s
+            time_s = self._last_s + self._period_s
         if time_s <= self._last_s:
             # Half a period: far enough for speeds to stay finite, and the next true stamp still comes later.
             time_s = self._last_s + self._period_s / 2
@@ -285,12 +297,6 @@ def _frame_rate(path: Path | Address, reported: float) -> Fraction:
             hint="convert it with ffmpeg -i IN -r 30 out.mp4",
         )
     return exact_fps(1000 / float(np.median(np.diff(with_stamps))))
-
-
-def exact_fps(fps: float) -> Fraction:
-    """The rate meant by a float: 29.97 (which OpenCV itself writes) and 29.970029 are 30000/1001."""
-    ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
-    return ntsc if abs(float(ntsc) - fps) < 2e-6 * fps else Fraction(fps).limit_denominator(1001)
 
 
 def _stamps_ms(path: Path | Address) -> list[float]:

@@ -62,9 +62,8 @@ def write_poses(
     if set(formats) & set(CONSTANT_RATE):
         _, fps, resampled = at_constant_rate(poses)
         if resampled:
-            say(
-                f"the frame rate varies, or frames were dropped: {', '.join(n for n in formats if n in CONSTANT_RATE)} resampled to {fps} fps"
-            )
+            files = ", ".join(name for name in formats if name in CONSTANT_RATE)
+            say(f"the frame rate varies, or frames were dropped: {files} resampled to {fps} fps")
     return [path for name in formats for path in WRITERS[name](poses, up, camera, outputs[name])]
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.opencv import cv2
-from poseda_deploy.runtime.detector_flags import exact_rate
 from poseda_deploy.runtime.feed import read_ahead
+from poseda_deploy.runtime.rates import exact_fps, exact_rate
 from poseda_deploy.runtime.video import (
     LONGEST_GAP_S,
     Frame,
@@ -23,7 +23,6 @@ from poseda_deploy.runtime.video import (
     VideoWriter,
     _Clock,
     _frame_rate,
-    exact_fps,
 )
 
 NTSC = Fraction(30000, 1001)
