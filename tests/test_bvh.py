@@ -344,6 +344,36 @@ GOOD = "\n".join(
 )
 
 
+def chain(joints: int) -> str:
+    """So many joints, one below the other, and one frame."""
+    below = "".join("JOINT a\n{\nOFFSET 0 1 0\nCHANNELS 1 Xrotation\n" for _ in range(joints - 1))
+    root = "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n"
+    return f"{root}{below}{'}' * joints}\nMOTION\nFrames: 1\nFrame Time: 0.04\n{'1 ' * joints}\n"
+
+
+BOUNDED = {
+    "20,000 joints": (chain(20_000), "more than 1000 joints"),
+    "a name of 100,000 letters": (GOOD.replace("Knee", "K" * 100_000), "line 6: a name of 100000 letters"),
+    "Frames of 5,000 digits": (GOOD.replace("Frames: 2", f"Frames: {'9' * 5000}"), "line 17: Frames: 999"),
+    "CHANNELS of 5,000 digits": (GOOD.replace("CHANNELS 3", f"CHANNELS {'9' * 5000}"), "line 5: CHANNELS"),
+    "more frames than memory": (GOOD.replace("Frames: 2", "Frames: 99999999"), "line 17: Frames: 99999999"),
+    "a time of 5,000 digits": (GOOD.replace("0.04", f"0.{'4' * 5000}"), "line 18: Frame Time: 0.444"),
+    "a time of nothing": (GOOD.replace("0.04", "5e-324"), "line 18: Frame Time: 5e-324"),
+    "a time of an age": (GOOD.replace("0.04", "1e300"), "line 18: Frame Time: 1e300"),
+    "an offset beyond any unit": (GOOD.replace("OFFSET 0 1 0", "OFFSET 0 1e308 0"), "line 8: a value is beyond"),
+    "a position beyond any unit": (GOOD.replace("5 6 7 8", "5 6 7 1e200"), "line 20: a value is beyond"),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_what_no_capture_has_is_refused_in_one_line(name: str, path: Path) -> None:
+    text, message = BOUNDED[name]
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_bvh(path)
+    assert message in str(caught.value) and len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
 def test_spacing_braces_and_case_do_not_matter(path: Path) -> None:
     path.write_text(GOOD)
     plain = read_bvh(path)

@@ -4,6 +4,8 @@ import io
 import os
 import pickle
 import pickletools
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -197,3 +199,60 @@ def test_damaged_files_are_one_line(tmp_path: Path, out: Path) -> None:
     with pytest.raises(InputError, match="not found"):
         import_h36m(tmp_path / "nowhere.npz", out)
     assert not out.exists()
+
+
+def nested_tuples(depth: int) -> bytes:
+    """((((...),),),) as the key of a dictionary: hashing it takes the C stack."""
+    return b"\x80\x04}(" + b")" + b"\x85" * depth + b"K\x01u."
+
+
+def doubled_tuples(depth: int) -> bytes:
+    """t = (t, t), again and again, as the key: hashing it takes 2**depth steps."""
+    return b"\x80\x04}()" + b"\x94h\x00\x86" + b"".join(b"\x94h%c\x86" % i for i in range(1, depth)) + b"K\x01u."
+
+
+READ = """
+import sys
+from pathlib import Path
+from poseda_deploy.errors import InputError
+from poseda_deploy.train.import_h36m import import_h36m
+try:
+    import_h36m(Path(sys.argv[1]), Path(sys.argv[2]))
+except InputError as error:
+    print("refused")
+"""
+
+SMALL: dict[str, bytes] = {
+    "tuples nested deep as a key": nested_tuples(200_000),
+    "tuples doubled as a key": doubled_tuples(60),
+    "a memo index of 3 thousand million": b"\x80\x04}r\xff\xff\xff\xb0.",
+    "tuples doubled as a dtype": b"\x80\x04\x8c\x05numpy\x8c\x05dtype\x93(" + doubled_tuples(60)[4:-4] + b"tR.",
+    "lists nested deep": b"\x80\x04" + b"]" * 200_000 + b"a" * 199_999 + b".",
+    "a text of 2 GB by its own account": b"\x80\x04\x8d" + (2 << 30).to_bytes(8, "little") + b".",
+    "a number of 9,000 digits": b"\x80\x02L" + b"9" * 9000 + b"L\n.",
+    "marks without end": b"\x80\x04" + b"(" * 300_000 + b".",
+    "a stack that runs empty": b"\x80\x04u.",
+    "a memo that is not there": b"\x80\x04h\x07.",
+    "a persistent id": b"\x80\x04Pname\n.",
+    "an extension": b"\x80\x04\x82\x01.",
+    "no end": b"\x80\x04}",
+    "a call of what is no stand-in": b"\x80\x04K\x01)R.",
+    "a state that is no tuple": b"\x80\x04\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x85R}b.",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_pickle_takes_neither_time_nor_memory(name: str, tmp_path: Path) -> None:
+    """In a process of its own: three of these end or fill the one that loads them."""
+    path = write(tmp_path / "a.npz", SMALL[name])
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path), str(tmp_path / "out.npz")], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
+
+
+def test_positions_no_person_has_are_refused(tmp_path: Path, out: Path) -> None:
+    far = raw32(30)
+    far[7] = 1e38
+    with pytest.raises(InputError, match="S1, a: frame 7 is not within"):
+        import_h36m(write(tmp_path / "a.npz", pickled({"S1": {"a": far}})), out)

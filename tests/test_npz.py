@@ -228,3 +228,136 @@ def test_poses_of_other_shapes_and_kinds_are_refused(key: str, value: np.ndarray
     with pytest.raises(InputError, match=message) as caught:
         load_poses(path)
     assert str(path) in str(caught.value)
+
+
+def source() -> dict[str, Any]:
+    standing = np.linspace(0, 1.7, 17)[:, None] * [0.0, 1.0, 0.0] + np.eye(17, 3) * 0.1
+    standing[[5, 6]] = [[0, 0.5, 0], [0, 0.1, 0]]  # a shin of 0.4 m
+    return {
+        "positions": np.tile(standing, (6, 1, 1)),
+        "seq_id": np.array([0, 0, 0, 1, 1, 1]),
+        "seq_subject": np.array(["a", "b"]),
+        "valid": np.ones(6, bool),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("positions", np.full((6, 17, 3), "a"), "positions must hold numbers"),
+        ("positions", np.array(1.0), r"positions must be \(N,17,3\)"),
+        ("positions", np.full((6, 17, 3), 1e300), "no pose is left|not within"),
+        ("seq_id", np.full(6, 2), "seq_id must lie in 0..1"),
+        ("seq_id", np.full(6, -1), "seq_id must lie in 0..1"),
+        ("seq_id", np.zeros(5, int), r"seq_id must be \(6\), got \(5\)"),
+        ("seq_id", np.zeros(6), "seq_id must hold whole numbers"),
+        ("seq_subject", np.array("a"), "seq_subject must be"),
+        ("seq_subject", np.arange(2), "seq_subject must hold text"),
+        ("seq_subject", np.zeros(0, "U1"), "seq_id must lie in"),
+        ("valid", np.ones(6), "valid must hold yes or no"),
+        ("valid", np.ones(5, bool), r"valid must be \(6\), got \(5\)"),
+    ],
+)
+def test_source_poses_of_other_shapes_and_kinds_are_refused(
+    key: str, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    from poseda_deploy.train.source import load_source
+
+    path = tmp_path / "source.npz"
+    np.savez(path, **source())
+    assert len(load_source([path], []).pose_m) == 6
+    np.savez(path, **source() | {key: value})
+    with pytest.raises(InputError, match=message) as caught:
+        load_source([path], [])
+    assert str(path) in str(caught.value)
+
+
+def target() -> dict[str, Any]:
+    return {
+        "positions_world": np.zeros((3, 17, 3)),
+        "keypoints_2d_det": np.full((3, 2, 17, 2), 300.0),
+        "keypoints_2d_conf": np.ones((3, 2, 17)),
+        "K": np.tile([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]], (2, 1, 1)),
+        "R": np.tile(np.eye(3), (2, 1, 1)),
+        "T": np.zeros((2, 3)),
+        "image_size": np.array([[1280, 720]] * 2),
+        "seq_id": np.array([0, 0, 1]),
+        "seq_name": np.array(["walk", "run"]),
+        "cam_name": np.array(["left", "right"]),
+        "fps": np.array(30),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("positions_world", np.full((3, 17, 3), "a"), "positions_world must hold numbers"),
+        ("positions_world", np.array(1.0), "positions_world must be"),
+        ("keypoints_2d_det", np.full((3, 2, 17, 2), "a"), "keypoints_2d_det must hold numbers"),
+        ("keypoints_2d_det", np.array(1.0), "keypoints_2d_det must be"),
+        ("keypoints_2d_conf", np.ones((3, 2, 5)), r"keypoints_2d_conf must be \(3,2,17\)"),
+        ("keypoints_2d_conf", np.full((3, 2, 17), "a"), "keypoints_2d_conf must hold numbers"),
+        ("keypoints_2d_conf", np.full((3, 2, 17), 90.0), "score must lie in 0..1"),
+        ("K", np.full((2, 3, 3), "a"), "K must hold numbers"),
+        ("R", np.full((2, 3, 3), np.nan), "R must be finite"),
+        ("T", np.full((2, 3), np.inf), "T must be finite"),
+        ("dist", np.full((2, 5), "a"), "dist must hold numbers"),
+        ("dist", np.array(1.0), "dist must be"),
+        ("dist", np.zeros((1, 5)), "dist must be"),
+        ("image_size", np.full((2, 2), np.nan), "image_size must be"),
+        ("image_size", np.full((2, 2), "a"), "image_size must hold numbers"),
+        ("seq_id", np.array([0, 0, 2]), "seq_id must lie in 0..1"),
+        ("seq_id", np.array([0, 0, 10**9]), "seq_id must lie in 0..1"),
+        ("seq_id", np.array(0), "seq_id must be"),
+        ("seq_id", np.full(3, "a"), "seq_id must hold whole numbers"),
+        ("seq_name", np.array("walk"), "seq_name must be"),
+        ("cam_name", np.array(["left"]), r"cam_name must be \(2\)"),
+        ("fps", np.array("fast"), "fps must hold numbers"),
+        ("fps", np.array(0.0), "fps must be above 0"),
+        ("fps", np.array([25, 30]), "fps must be above 0"),
+    ],
+)
+def test_targets_of_other_shapes_and_kinds_are_refused(
+    key: str, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    from poseda_deploy.train.truth import read_target
+
+    path = tmp_path / "target.npz"
+    np.savez(path, **target())
+    assert len(read_target(path).views) == 2
+    np.savez(path, **target() | {key: value})
+    with pytest.raises(InputError, match=message) as caught:
+        read_target(path)
+    assert str(path) in str(caught.value)
+
+
+ROW = b'{"frame": 0, "person": 0, "time_s": 0, "pose": %s, "root": [0, 0, 2], "score": %s}\n' % (
+    str([[0.0, 0, 0]] * 17).encode(),
+    str([1] * 17).encode(),
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"\xff\xfe\n",
+        ROW.replace(b'"frame": 0', b'"frame": Infinity'),
+        ROW.replace(b'"frame": 0', b'"frame": 1e300'),
+        ROW.replace(b'"frame": 0', b'"frame": %d' % 10**400),
+        ROW.replace(b'"person": 0', b'"person": %d' % 10**25),
+        ROW.replace(b'"time_s": 0', b'"time_s": NaN'),
+        ROW.replace(b"[0, 0, 2]", b"[0, 0, 1e300]"),
+        ROW.replace(b"[0, 0, 2]", b"[0, 0, %d]" % 10**400),
+        b"[" * 100_000 + b"\n",
+        b"5\n",
+        b"\n",
+    ],
+)
+def test_a_damaged_row_of_poses_names_its_line(row: bytes, tmp_path: Path) -> None:
+    from poseda_deploy.poses import load_poses_jsonl
+
+    path = tmp_path / "a.poses.jsonl"
+    path.write_bytes(ROW + row + ROW)
+    with pytest.raises(InputError, match="line 2") as caught:
+        load_poses_jsonl(path)
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
