@@ -6,7 +6,8 @@ NumPy's own reader trusts the zip directory and the headers in it, and lets out 
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,10 @@ def _check_members(path: Path, arrays: Mapping[str, ZipInfo], required: Sequence
             hint=f"split it, or --max-memory {math.ceil(unpacked / 1e9)} where there is three times as much memory",
         )
     for key, info in arrays.items():
-        _check_packing(key, info)
+        check_packing(key, info)
 
 
-def _check_packing(key: str, info: ZipInfo) -> None:
+def check_packing(key: str, info: ZipInfo) -> None:
     """NumPy stores or deflates; the others' own headers can ask for gigabytes."""
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"{key} is packed by method {info.compress_type}, expected stored or deflated")
@@ -132,6 +133,15 @@ def read_npy_header(read: Read) -> NpyHeader:
     if len(sizes) > 32 or any(size >= 1 << 62 for size in sizes):
         raise ValueError(f"an array of shape ({shape[:60]})")
     return NpyHeader(descr, order == "True", sizes)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Complaints of the block name the file."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}", hint=error.hint) from error
 
 
 # --- what an array must be --------------------------------------------------------------------------------------------

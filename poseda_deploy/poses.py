@@ -1,6 +1,7 @@
 """Poses3D: metric people in camera axes, one row per person and frame, and the files that carry them."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,17 +139,16 @@ def load_poses_jsonl(path: str | Path) -> tuple[Poses3D, str]:
     keys: list[tuple[int, int, float]] = []
     values: dict[str, list[np.ndarray]] = {key: [] for key in _ROW}
     cut = ""
-    with require_file(Path(path), "poses").open(encoding="utf-8") as stream:
+    with require_file(Path(path), "poses").open("rb") as stream:
         for line in stream:
             try:
-                row = json.loads(line)
-                arrays = {key: np.asarray(row[key], np.float32).reshape(shape) for key, shape in _ROW.items()}
-                keys.append((int(row["frame"]), int(row["person"]), float(row["time_s"])))
-            except (ValueError, TypeError, KeyError, IndexError) as error:
-                if line.endswith("\n"):
+                own, arrays = _row(line)
+            except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
+                if line.endswith(b"\n"):
                     raise _no_row(path, len(keys) + 1, error) from error
-                cut = line
+                cut = line.decode("utf-8", errors="replace")
                 break
+            keys.append(own)
             for key, array in arrays.items():
                 values[key].append(array)
     frame, person, time_s = (np.array(column) for column in zip(*keys, strict=True)) if keys else (np.zeros(0),) * 3
@@ -156,8 +156,20 @@ def load_poses_jsonl(path: str | Path) -> tuple[Poses3D, str]:
     return Poses3D(frame.astype(int), person.astype(int), time_s.astype(float), *table), cut
 
 
+def _row(line: bytes) -> tuple[tuple[int, int, float], dict[str, np.ndarray]]:
+    """Frame, person and time of a line, and its arrays; null is NaN. Any error where it is no row."""
+    row = json.loads(line)
+    arrays = {key: np.asarray(row[key], np.float64).reshape(shape) for key, shape in _ROW.items()}
+    frame, person, time_s = int(row["frame"]), int(row["person"]), float(row["time_s"])
+    if max(abs(frame), abs(person)) > 1 << 53 or not math.isfinite(time_s):
+        raise ValueError("frame, person or time_s is no such number")
+    if any((np.abs(array) > 1e30).any() for array in arrays.values()):
+        raise ValueError("a number beyond any metre")
+    return (frame, person, time_s), {key: array.astype(np.float32) for key, array in arrays.items()}
+
+
 def _no_row(path: str | Path, number: int, error: Exception) -> InputError:
     return InputError(
-        f"{path} line {number}: expected a row of poses as JSON, got something else ({error})",
+        f"{path} line {number}: expected a row of poses as JSON, got something else ({str(error)[:100]})",
         hint="docs/outputs.md shows a row",
     )

@@ -1,7 +1,7 @@
 """Reading BVH motion capture: the hierarchy, the channels, and where every joint is (forward kinematics)."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,11 +11,17 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.npz import MAX_BYTES
 
 AXES = "XYZ"
 CHANNEL = re.compile(r"([XYZ])(position|rotation)", re.IGNORECASE)
 END = " end"
 """An End Site has no name in the file: it is called after the joint that it ends."""
+MOST_JOINTS, LONGEST_NAME = 1000, 100
+"""Rigs with fingers and faces have 300 joints."""
+LARGEST = 1e9
+FRAME_TIME_S = (1e-4, 10.0)
+_JOINT_BYTES, _NUMBER_BYTES = 96, 40  # position and rotation of a joint; a channel's value as read and in the array
 
 
 @dataclass(frozen=True)
@@ -70,32 +76,40 @@ class _Lines:
         try:
             values = [float(word) for word in words]
         except ValueError as error:
-            self.fail(str(error))
+            self.fail(str(error)[:100])
         if not np.isfinite(values).all():
             self.fail("a value is not finite")
+        if max(map(abs, values), default=0) > LARGEST:
+            self.fail("a value is beyond any length or angle")
         return values
 
 
-def read_bvh(path: Path) -> Motion:
-    """Parse a BVH file and pose it in every frame."""
+def read_bvh(path: Path, max_bytes: int = MAX_BYTES) -> Motion:
+    """Parse a BVH file and pose it in every frame; what would take more than max_bytes of memory is refused."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        if path.stat().st_size > max_bytes:
+            raise InputError(f"{path}: larger than {max_bytes / 1e9:.3g} GB", hint="split it, or --max-memory")
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            return _read(_Lines(path, _statements(stream)), max_bytes)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from error
-    lines = _Lines(path, _statements(text))
+
+
+def _read(lines: _Lines, max_bytes: int) -> Motion:
     if lines.take("HIERARCHY").upper() != "HIERARCHY":
         lines.fail("a BVH file begins with HIERARCHY")
     joints = _hierarchy(lines)
-    fps, values = _motion(lines, sum(len(joint.channels) for joint in joints))
+    fps, values = _motion(lines, joints, max_bytes)
     positions, rotations = _forward(joints, values)
     names, parents = tuple(j.name for j in joints), tuple(j.parent for j in joints)
-    return Motion(path, names, parents, np.array([j.offset for j in joints]), positions, rotations, fps)
+    return Motion(lines.path, names, parents, np.array([j.offset for j in joints]), positions, rotations, fps)
 
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
+def _statements(stream: Iterable[str]) -> Iterator[tuple[int, str]]:
     """(line number, statement); a brace is a statement of its own wherever it stands."""
-    for number, line in enumerate(text.splitlines(), 1):
-        yield from ((number, part.strip()) for part in re.findall(r"[{}]|[^{}]+", line) if part.strip())
+    for number, line in enumerate(stream, 1):
+        parts = (found[0].strip() for found in re.finditer(r"[{}]|[^{}]+", line))
+        yield from ((number, part) for part in parts if part)
 
 
 def _hierarchy(lines: _Lines) -> list[_Joint]:
@@ -121,8 +135,12 @@ def _hierarchy(lines: _Lines) -> list[_Joint]:
 
 
 def _open(lines: _Lines, joints: list[_Joint], open_joints: list[int], keyword: str, name: str) -> None:
+    if len(name) > LONGEST_NAME:
+        lines.fail(f"a name of {len(name)} letters")
     if (keyword == "ROOT") == bool(joints) or (joints and not open_joints):
         lines.fail(f"{keyword} {name!r}: one ROOT must hold all joints")
+    if len(joints) == MOST_JOINTS:
+        lines.fail(f"more than {MOST_JOINTS} joints")
     parent = open_joints[-1] if open_joints else -1
     open_joints.append(len(joints))
     joints.append(_Joint(joints[parent].name + END if keyword == "END" else name, parent))
@@ -145,11 +163,16 @@ def _channels(lines: _Lines, words: Sequence[str]) -> list[tuple[int, str]]:
     return channels
 
 
-def _motion(lines: _Lines, columns: int) -> tuple[Fraction, Float[np.ndarray, "frames columns"]]:
+def _motion(
+    lines: _Lines, joints: Sequence[_Joint], max_bytes: int
+) -> tuple[Fraction, Float[np.ndarray, "frames columns"]]:
     """Frame rate and channel values; every frame is there, whole and finite."""
-    frames = _header(lines, "Frames:")
-    if not frames.isdecimal() or not int(frames):
-        lines.fail(f"Frames: {frames}: there must be one at least")
+    frames, columns = _header(lines, "Frames:"), sum(len(joint.channels) for joint in joints)
+    if not frames.isdecimal() or len(frames) > 18 or not int(frames):
+        lines.fail(f"Frames: {frames[:40]}: there must be one at least")
+    needed = int(frames) * (_JOINT_BYTES * len(joints) + _NUMBER_BYTES * columns)
+    if needed > max_bytes:
+        lines.fail(f"Frames: {frames}: {needed / 1e9:.3g} GB, more than {max_bytes / 1e9:.3g} GB (--max-memory)")
     fps = _fps(lines, _header(lines, "Frame Time:"))
     rows: list[list[float]] = []
     for number, text in lines.rest:
@@ -172,9 +195,12 @@ def _header(lines: _Lines, key: str) -> str:
 
 def _fps(lines: _Lines, text: str) -> Fraction:
     """Frames a second, undoing the rounding of "0.0333333" to 30 and of "0.0333667" to 30000/1001."""
-    frame_s = Fraction(repr(lines.numbers(text.split(), 1)[0]))
-    if frame_s <= 0:
-        lines.fail(f"Frame Time: {text}: must be above zero")
+    number_s = lines.numbers(text.split(), 1)[0]
+    if number_s <= 0:
+        lines.fail(f"Frame Time: {text[:40]}: must be above zero")
+    if not FRAME_TIME_S[0] <= number_s <= FRAME_TIME_S[1] or len(text) > 40:
+        lines.fail(f"Frame Time: {text[:40]}: expected {FRAME_TIME_S[0]:g} to {FRAME_TIME_S[1]:g} s")
+    frame_s = Fraction(repr(number_s))
     whole = Fraction(round(1 / frame_s))
     ntsc = Fraction(round(1001 / frame_s / 1000) * 1000, 1001)
     last_digit = Fraction(1, 10 ** len(text.partition(".")[2]))

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.npz import MAX_BYTES
 from poseda_deploy.skeleton import BONE_FROM_JOINT, BONES, DERIVED, H36M17
 
 from .bvh import END, Motion, read_bvh
@@ -145,7 +146,7 @@ def _check_bones(path: Path, pose: Float[np.ndarray, "frames 17 3"]) -> None:
         )
 
 
-def load_bvh_folder(folder: Path, scale: float = 1.0) -> dict[str, np.ndarray]:
+def load_bvh_folder(folder: Path, scale: float = 1.0, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """All .bvh under a folder as the arrays of a source file; the subject is the file's name up to the first "_"."""
     if not folder.is_dir():
         raise InputError(f"not a folder: {folder}", hint="give the folder that holds the .bvh files")
@@ -154,7 +155,7 @@ def load_bvh_folder(folder: Path, scale: float = 1.0) -> dict[str, np.ndarray]:
         raise InputError(f"{folder}: holds no .bvh file", hint="give the folder that holds the .bvh files")
     poses, rates = [], []
     for file in files:
-        motion = read_bvh(file)
+        motion = read_bvh(file, max_bytes)
         poses.append(bvh_to_h36m17(motion, scale).astype(np.float32))
         rates.append(motion.fps)
     _check_one_rate(files, rates)

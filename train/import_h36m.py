@@ -1,15 +1,15 @@
 """Human3.6M in VideoPose3D's layout, turned into a plain source file once and without running what a pickle says.
 
 `data_3d_h36m.npz` holds one pickled dictionary {subject: {action: (F,32,3) float32, metres, z up}}. A pickle is a
-program. Here every name that it may call is a stand-in of this module, so that not even NumPy sees its words before
-they are checked: a forged dtype can make NumPy read addresses.
+program, run by plain_pickle. Every name that it may call is a stand-in of this module, so that not even NumPy sees its
+words before they are checked: a forged dtype can make NumPy read addresses.
 """
 
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,12 @@ from jaxtyping import Float
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.files import require_file, write_aside
+from poseda_deploy.npz import check_packing, read_npy_header
 from poseda_deploy.skeleton import DERIVED, H36M17
 
 from .bvh_source import source_arrays
-from .units import check_metres
+from .plain_pickle import run_pickle
+from .units import FARTHEST_M, check_metres
 
 MEMBER = "positions_3d"
 LIMIT_BYTES = 1 << 30
@@ -103,6 +105,9 @@ def _positions(stored: object) -> np.ndarray:
     wrong = ~np.isfinite(raw).all((1, 2))
     if wrong.any():
         raise ValueError(f"frame {wrong.argmax()} is not finite")
+    far = (np.abs(raw) > FARTHEST_M).any((1, 2))
+    if far.any():
+        raise ValueError(f"frame {far.argmax()} is not within {FARTHEST_M / 1000:g} km")
     return raw
 
 
@@ -120,31 +125,24 @@ def _read_positions(path: Path) -> object:
     require_file(path, "file")
     try:
         with ZipFile(path) as archive:
-            member = archive.getinfo(f"{MEMBER}.npy")
+            members = {info.filename: info for info in archive.infolist()}
+            if f"{MEMBER}.npy" not in members:
+                raise _foreign(path, f"lacks {MEMBER}")
+            member = members[f"{MEMBER}.npy"]
             if member.file_size > LIMIT_BYTES:
                 raise _foreign(path, f"{MEMBER} unpacks to {member.file_size / 1e9:.1f} GB, more than Human3.6M has")
+            check_packing(MEMBER, member)
             stream = BytesIO(archive.read(member))
-        _skip_header(stream, path)
-        return _only_item(_SafeUnpickler(stream, path).load(), path)
+        header = read_npy_header(stream.read)
+        if header.shape != () or not header.descr.endswith("O"):
+            raise _foreign(path, f"{MEMBER} must be one dictionary, got {header.shape} of {header.descr}")
+        return _only_item(run_pickle(stream.read(), partial(_stand_in, path)), path)
     except InputError:
         raise
-    except KeyError as error:
-        raise _foreign(path, f"lacks {MEMBER}") from error
     except BadZipFile as error:
         raise _foreign(path, f"not a whole .npz ({error})") from error
-    except Exception as error:  # a damaged pickle can fail in any way
+    except Exception as error:  # damage can show in any way
         raise _foreign(path, f"{MEMBER} is damaged ({error})") from error
-
-
-def _skip_header(stream: BytesIO, path: Path) -> None:
-    """Past the .npy header, which must announce one Python object."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(stream)
-    if version not in read:
-        raise _foreign(path, f"{MEMBER} is an .npy of version {version}")
-    shape, _, dtype = read[version](stream)
-    if shape != () or dtype != np.dtype(object):
-        raise _foreign(path, f"{MEMBER} must be one dictionary, got {shape} of {dtype}")
 
 
 def _only_item(stored: object, path: Path) -> object:
@@ -158,7 +156,7 @@ class _Dtype:
 
     def __init__(self, code: str, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biufSU]\d{1,4}|O8?", code):
-            raise ValueError(f"dtype {code!r}")
+            raise ValueError("a dtype that is neither a plain number nor text")
         self.code, self.order = code, "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -187,6 +185,10 @@ class _Array:
         content = self.content.encode("latin1") if isinstance(self.content, str) else self.content  # Python 2 wrote str
         if not isinstance(self.dtype, _Dtype) or not isinstance(content, bytes | bytearray):
             raise ValueError("expected an array of numbers, got one of objects")
+        if not isinstance(self.shape, tuple) or not all(
+            type(size) is int and 0 <= size <= LIMIT_BYTES for size in self.shape
+        ):
+            raise ValueError("a shape that is none")
         return np.frombuffer(content, self.dtype.numpy).reshape(self.shape, order="F" if self.fortran else "C")
 
 
@@ -205,7 +207,7 @@ def _scalar(dtype: _Dtype, content: object) -> _Array:
 def _encode(text: str, encoding: str) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding != "latin1":
-        raise ValueError(f"encoding {encoding!r}")
+        raise ValueError("an encoding other than latin1")
     return text.encode("latin1")
 
 
@@ -220,18 +222,11 @@ STAND_INS: Mapping[tuple[str, str], Callable[..., object]] = {
 """Everything that a pickle may name."""
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    """Loads numbers, text, plain containers and the stand-ins for arrays; nothing else is found."""
-
-    def __init__(self, stream: BytesIO, path: Path) -> None:
-        super().__init__(stream, encoding="latin1")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of that name, or an error that says what was refused."""
-        if (module, name) not in STAND_INS:
-            raise InputError(
-                f"{self.path}: asks for {ascii(f'{module}.{name}')[:100]}, which no array needs; refused",
-                hint="do not use this file: loading it elsewhere may run code",
-            )
-        return STAND_INS[module, name]
+def _stand_in(path: Path, module: str, name: str) -> Callable[..., object]:
+    """The stand-in of that name, or an error that says what was refused."""
+    if (module, name) not in STAND_INS:
+        raise InputError(
+            f"{path}: asks for {ascii(f'{module}.{name}')[:100]}, which no array needs; refused",
+            hint="do not use this file: loading it elsewhere may run code",
+        )
+    return STAND_INS[module, name]

@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from poseda_deploy.camera import Camera
+from poseda_deploy.camera import LARGEST_SIDE_PX, Camera
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import require_file
 from poseda_deploy.keypoints import Keypoints2D
-from poseda_deploy.npz import load_npz
+from poseda_deploy.npz import MAX_BYTES, load_npz, naming, numbers, texts, whole_numbers
 from poseda_deploy.skeleton import H36M17, MEDIAPIPE33
 
 Annotation = Literal["annot3", "univ_annot3"]
@@ -36,6 +36,8 @@ _MPI_JOINTS = (
     *(("pelvis", "pelvis"), ("spine", "spine"), ("head", "neck")),
 )
 _MPI_ORDER = [[ours for _, ours in _MPI_JOINTS].index(joint) for joint in H36M17.joints]
+MOST_SEQUENCES = 100_000
+"""Where the file has no names of them."""
 _MPI_FIT_LIMIT_PX = 5.0  # the six parts fit to 0.2 to 0.6 px; univ_annot3 in the place of annot3 gives 4.9
 
 
@@ -100,20 +102,26 @@ def read_target(
     reference: str = "positions_world",
     cameras: Sequence[int] = (),
     every: int = 1,
+    max_bytes: int = MAX_BYTES,
 ) -> Truth:
     """A calibrated target file: positions_world (T,17,3) m, x_cam = R x_world + T, and points (T,C,J,2) pixels.
 
     `points` defaults to the exact ones where the file has them, else to the detector's. Cameras count from 1.
     """
-    data = load_npz(path, (*_TARGET_SHAPES, reference))
+    data = load_npz(path, (*_TARGET_SHAPES, reference), max_bytes)
     found = [key for key in _TARGET_POINTS if key in data]
     name = points or (found[0] if found else "keypoints_2d")
     if name not in data:
         raise InputError(f"{path}: has no points {name!r}", hint=f"--points {' or '.join(found) or 'NAME of an array'}")
+    with naming(path):
+        data |= {key: numbers(data, key) for key in (reference, name, *_TARGET_SHAPES)}
     _check_target(data, path, name, reference)
+    with naming(path):
+        _check_extras(data, name)
     chosen = _chosen(cameras, len(data["K"]), path)
     score, (sequence, sequences) = _scores(data, name), _sequences(data, path, reference)
-    views = tuple(_target_view(data, path, name, score, reference, sequence, camera, every) for camera in chosen)
+    with naming(path):
+        views = tuple(_target_view(data, path, name, score, reference, sequence, camera, every) for camera in chosen)
     return Truth(path.name, views, sequences, Points(name, score is not None), reference, every)
 
 
@@ -131,6 +139,39 @@ def _check_target(data: dict[str, np.ndarray], path: Path, points: str, referenc
             raise InputError(f"{path}: {key} must be {(count, *shape)} for {count} cameras, got {data[key].shape}")
 
 
+def _check_extras(data: dict[str, np.ndarray], points: str) -> None:
+    """What a target may have besides, and what its numbers must be."""
+    frames, count = data[points].shape[:2]
+    for key in ("R", "T"):
+        if not np.isfinite(data[key]).all():
+            raise InputError(f"{key} must be finite")
+    if not ((data["image_size"] >= 2) & (data["image_size"] <= LARGEST_SIDE_PX)).all():
+        raise InputError("image_size must be (width, height) in pixels for each camera")
+    if "dist" in data:
+        numbers(data, "dist", (count, None))
+    if (confidence := _confidence(points)) in data:
+        numbers(data, confidence, data[points].shape[:3])
+    if "cam_name" in data:
+        texts(data, "cam_name", (count,))
+    if "seq_id" in data:
+        _check_sequences(data, frames)
+    if "fps" in data and (numbers(data, "fps").size != 1 or not 0 < data["fps"].item() < np.inf):
+        raise InputError("fps must be above 0, one number")
+
+
+def _check_sequences(data: dict[str, np.ndarray], frames: int) -> None:
+    ids = whole_numbers(data, "seq_id", (None,))
+    if len(ids) != frames:
+        raise InputError(f"seq_id has {len(ids)} frames, the points {frames}")
+    most = len(texts(data, "seq_name", (None,))) if "seq_name" in data else MOST_SEQUENCES
+    if len(ids) and not 0 <= ids.min() <= ids.max() < most:
+        raise InputError(f"seq_id must lie in 0..{most - 1}")
+
+
+def _confidence(points: str) -> str:
+    return points.removesuffix("_det") + "_conf"
+
+
 def _chosen(cameras: Sequence[int], count: int, path: Path) -> list[int]:
     """Indices from 0 of cameras that count from 1; none given = all."""
     wrong = [camera for camera in cameras if not 1 <= camera <= count]
@@ -141,7 +182,7 @@ def _chosen(cameras: Sequence[int], count: int, path: Path) -> list[int]:
 
 def _scores(data: dict[str, np.ndarray], points: str) -> np.ndarray | None:
     """(T,C,J) of a detector; None for exact points."""
-    confidence = points.removesuffix("_det") + "_conf"
+    confidence = _confidence(points)
     if data[points].shape[-1] == 3:
         return data[points][..., 2]
     return data[confidence] if points.endswith("_det") and confidence in data else None
@@ -154,10 +195,8 @@ def _sequences(
     if "seq_id" not in data:
         return np.zeros(len(data[reference]), int), (path.stem,)
     ids = data["seq_id"].astype(int)
-    if len(ids) != len(data[reference]):
-        raise InputError(f"{path}: seq_id has {len(ids)} frames, {reference} {len(data[reference])}")
     names = tuple(str(name) for name in data["seq_name"]) if "seq_name" in data else ()
-    return ids, names or tuple(f"sequence {i}" for i in range(ids.max() + 1))
+    return ids, names or tuple(f"sequence {i}" for i in range(ids.max(initial=-1) + 1))
 
 
 def _target_view(
@@ -171,7 +210,7 @@ def _target_view(
     every: int,
 ) -> View:
     xy_px = data[points][::every, index, :, :2].astype(np.float32)
-    seen = np.ones(xy_px.shape[:2]) if score is None else np.clip(score[::every, index], 0, 1)
+    seen = np.ones(xy_px.shape[:2]) if score is None else score[::every, index]
     seen = np.where(np.isfinite(xy_px).all(-1) & np.isfinite(seen), seen, 0).astype(np.float32)
     size_wh = (int(data["image_size"][index][0]), int(data["image_size"][index][1]))
     distortion = data["dist"][index] if "dist" in data else None
