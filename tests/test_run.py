@@ -12,6 +12,7 @@ import pytest
 
 from poseda_deploy.bundle import default_bundle_path
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.opencv import cv2
 from poseda_deploy.poses import load_poses
 from poseda_deploy.runtime.cli import main
 from poseda_deploy.runtime.overlay import write_overlay
@@ -248,6 +249,20 @@ def test_keypoints_of_another_recording_are_refused(
     said = capsys.readouterr().err
     assert ("45 frames" in said and "90" in said) if change == "half as long" else "640x480" in said
     assert "poseda-detect --video" in said and written(tmp_path) == []
+
+
+def test_a_photo_is_a_recording_of_one_frame(
+    walker: Keypoints2D, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = replace(walker, xy_px=walker.xy_px[:1], score=walker.score[:1], time_s=walker.time_s[:1])
+    one.save(tmp_path / "one.npz")
+    cv2.imwrite(str(tmp_path / "photo.JPG"), np.full((720, 1280, 3), 90, np.uint8))
+    assert run(tmp_path, "--video", tmp_path / "photo.JPG", "--keypoints", tmp_path / "one.npz", "--json") == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert summary["frames"] == summary["people"] == 1 and "1 frame" in captured.err
+    assert len(load_poses(tmp_path / "out" / "a.poses.npz")) == 1
+    assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
 
 
 def test_what_needs_pictures_says_so(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,26 @@ def test_an_identity_is_born_in_the_third_frame_and_known_from_the_first_in_a_cl
     assert identities(time_s, xy_px, score)[:, 0].tolist() == [0] * 10
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+@pytest.mark.parametrize("start_s", [0.0, 0.1, 7.3])
+def test_whoever_is_there_throughout_a_short_clip_is_somebody(body_px: np.ndarray, frames: int, start_s: float) -> None:
+    time_s, xy_px, score, _ = clip(body_px[:frames])
+    assert identities(time_s + start_s, xy_px, score)[:, 0].tolist() == [0] * frames
+
+
+def test_a_flicker_in_a_short_clip_is_nobody(body_px: np.ndarray) -> None:
+    time_s, xy_px, score, _ = clip(body_px[:3], hidden={0: slice(1, 3)})
+    assert (identities(time_s, xy_px, score) == -1).all()
+
+
+@pytest.mark.parametrize("step_s", [1.5, 60.0, 86400.0])
+def test_frames_far_apart_are_matched_by_place(body_px: np.ndarray, step_s: float) -> None:
+    """A time lapse: nobody could be followed, and everybody who is seen is somebody."""
+    time_s, xy_px, score, who = clip(body_px[:12:3], body_px[:12:3] + 500, hidden={1: slice(1, 4)})
+    found = identity_of(identities(time_s * 10 * step_s, xy_px, score), score, who)
+    assert sorted(map(sorted, found.values())) == [[0], [1]]
+
+
 def test_one_person_keeps_zero_over_gaps_and_sprints(body_px: np.ndarray) -> None:
     gap = {0: slice(30, 55)}  # 0.83 s
     sprint = np.cumsum(np.where(np.arange(90) > 60, 1200 / FPS, 0))[:, None, None] * np.array([1.0, 0])  # 7 m/s at once
