@@ -4,13 +4,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from poseda_deploy.backend import Backend
-from poseda_deploy.calibrate import Known
+from poseda_deploy.calibrate import Known, RunningSample
 from poseda_deploy.camera import Camera
 from poseda_deploy.camera_flags import known_scene
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import Poses3D
-from poseda_deploy.terminal import progress
+from poseda_deploy.terminal import progress, say
 
 from .compare import WithOwn3D
 from .detect import detect_source
@@ -20,7 +22,7 @@ from .options import RunOptions
 from .overlay import write_overlay
 from .sources import Source, open_source
 from .timing import StageClock
-from .track import TrackedClip, track_clip
+from .track import MAX_GAP_S, TrackedClip, track_clip
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,24 @@ def lift_clip(
 ) -> LiftedClip:
     """Poses of everybody, with what the recording says of camera and people."""
     clip, rival, known = detections.clip, detections.rival, known_scene(options, known)
+    _say_what_is_unknown(clip)
     with progress("lifting", len(clip.keypoints), quiet=options.quiet) as advance:
         poses, scene = lift_tracked(
             backend, clip, camera, known, clock, advance, bones=options.bones, smooth=options.smooth
         )
     return LiftedClip(clip, poses, scene, rival.beside(poses, clip) if rival else None)
+
+
+def _say_what_is_unknown(clip: TrackedClip) -> None:
+    """Of too few frames, or frames too far apart, to see it."""
+    frames, time_s = len(clip.keypoints), clip.keypoints.time_s
+    if frames < RunningSample.FIRST:
+        what = "1 frame" if frames == 1 else f"{frames} frames"
+        say(f"only {what}: tilt and bone lengths are guesses from them, and nothing can be steadied")
+    elif np.median(np.diff(time_s)) > MAX_GAP_S:
+        say(
+            f"frames are {np.median(np.diff(time_s)):.3g} s apart: people are matched by place, and nothing is steadied"
+        )
 
 
 def draw_clip(options: RunOptions, video: str, path: Path, lifted: LiftedClip, clock: StageClock) -> None:

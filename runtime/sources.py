@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.files import require_file
 from poseda_deploy.opencv import Image, cv2
 from poseda_deploy.terminal import say
 
@@ -65,6 +66,8 @@ class Source(Protocol):
 def open_source(spec: str, image_fps: Fraction = DEFAULT_FPS, *, tell: Tell = say) -> Source:
     """FILE, DIR of images (at `image_fps`), INDEX of a camera, rtsp:// or http(s)://; InputError says what is wrong.
 
+    A file that is an image is a recording of one frame.
+
     `tell` hears what happens to a live source: connection lost and back, black, frozen, another size.
     """
     if spec.isdecimal():
@@ -82,7 +85,7 @@ def open_source(spec: str, image_fps: Fraction = DEFAULT_FPS, *, tell: Tell = sa
     if may_hold_password(spec) and not _is_there(path):
         hint = "rtsp://USER:PASSWORD@HOST/PATH; or check the path of the file"
         raise InputError("video not found, and its name, which may hold a password, is not repeated", hint=hint)
-    return ImageFolder(path, image_fps) if path.is_dir() else VideoReader(path)
+    return ImageFolder(path, image_fps) if path.is_dir() or _is_image(path) else VideoReader(path)
 
 
 def _is_there(path: Path) -> bool:
@@ -102,15 +105,16 @@ def source_stem(spec: str) -> str:
 
 
 class ImageFolder:
-    """The images of a folder in natural order (2.jpg before 10.jpg), all of one size, at a stated rate."""
+    """One image, or those of a folder in natural order (2.jpg before 10.jpg), all of one size, at a stated rate."""
 
     live = False
 
-    def __init__(self, folder: Path, fps: Fraction) -> None:
-        self._files = sorted(filter(_is_image, folder.iterdir()), key=_natural)
+    def __init__(self, place: Path, fps: Fraction) -> None:
+        images = filter(_is_image, place.iterdir()) if place.is_dir() else [require_file(place, "video")]
+        self._files = sorted(images, key=_natural)
         if not self._files:
             raise InputError(
-                f"{folder}: expected images in this folder, got none", hint=f"known endings: {' '.join(IMAGE_ENDINGS)}"
+                f"{place}: expected images in this folder, got none", hint=f"known endings: {' '.join(IMAGE_ENDINGS)}"
             )
         self.fps, self.frame_count_hint = fps, len(self._files)
         first = _read_image(self._files[0])

@@ -44,8 +44,9 @@ BORN_AFTER = 3
 """Frames in which a person is seen before it has an identity: a detector's ghosts flicker."""
 WITHIN, WITHIN_S = 0.8, 0.5
 """Whose box lies in another person's by so much is born after so long only: detectors see a second person in one."""
-GHOST_S = 0.1
-"""In a clip, where it is known how long somebody stayed: three frames on a bush of the demo video, no more."""
+GHOST_S, STAMP_S = 0.1, 0.002
+"""In a clip, where it is known how long somebody stayed: three frames on a bush of the demo video, no more. Stamps may
+be rounded to 1 ms at either end."""
 MAX_GAP_S = 1.0
 """An identity ends when it was not seen for longer; frames further apart than this have nobody in common."""
 PATIENCE = 3.0
@@ -100,8 +101,8 @@ class Track:
 class Tracker:
     """Gives detections identities, frame after frame; remembers nothing but the people of the last MAX_GAP_S."""
 
-    def __init__(self, persons: int) -> None:
-        self.persons = persons
+    def __init__(self, persons: int, born_after: int = BORN_AFTER) -> None:
+        self.persons, self._born_after = persons, born_after
         """Most identities alive at once; a newcomer waits until one of them has ended."""
         self._tracks: list[Track] = []
         self._born = 0
@@ -140,7 +141,8 @@ class Tracker:
         return found
 
     def _end(self, time_s: float) -> None:
-        self._tracks = [t for t in self._tracks if time_s - t.last_s <= t.patience_s]
+        apart = self._born_after == 1  # frames too far apart to tell how long anybody lived
+        self._tracks = [t for t in self._tracks if time_s - t.last_s <= (MAX_GAP_S if apart else t.patience_s)]
 
     def _matched(
         self, time_s: float, xy_px: Float[np.ndarray, "n 17 2"], seen: Bool[np.ndarray, "n 17"]
@@ -172,8 +174,10 @@ class Tracker:
 
     def _is_somebody(self, track: Track, time_s: float) -> bool:
         """Seen often enough, and apart from everybody else or for long."""
-        if track.sightings < BORN_AFTER:
+        if track.sightings < self._born_after:
             return False
+        if self._born_after == 1:
+            return True
         others = [one for one in self._tracks if one.identity >= 0 and one.last_s == time_s]
         return time_s - track.first_s >= WITHIN_S or not any(_covered(track, one) > WITHIN for one in others)
 
@@ -201,17 +205,34 @@ class Tracker:
 def identities(
     time_s: Float[np.ndarray, " t"], xy_px: Float[np.ndarray, "t p 17 2"], score: Float[np.ndarray, "t p 17"]
 ) -> Int[np.ndarray, "t p"]:
-    """Identity of every detection of a clip, as `Tracker.step`, but known from a person's first frame on."""
-    tracker = Tracker(xy_px.shape[1])
+    """Identity of every detection of a clip, as `Tracker.step`, but known from a person's first frame on.
+
+    In a clip shorter than a ghost, whoever is there throughout is somebody. Of frames further apart than MAX_GAP_S
+    nobody can be followed: everybody who is seen is somebody, the same as whoever was last seen at that place.
+    """
+    if len(time_s) > 1 and np.median(np.diff(time_s)) > MAX_GAP_S:
+        return _followed(np.arange(len(time_s)) * MAX_GAP_S / 2, xy_px, score, born_after=1)
+    identity = _followed(time_s, xy_px, score, min(BORN_AFTER, len(time_s)))
+    return _without_ghosts(time_s, identity)
+
+
+def _followed(
+    time_s: Float[np.ndarray, " t"],
+    xy_px: Float[np.ndarray, "t p 17 2"],
+    score: Float[np.ndarray, "t p 17"],
+    born_after: int,
+) -> Int[np.ndarray, "t p"]:
+    tracker = Tracker(xy_px.shape[1], born_after)
     frames = [tracker.tracks(float(t), xy, s) for t, xy, s in zip(time_s, xy_px, score, strict=True)]
-    return _without_ghosts(time_s, np.stack([_identities(found) for found in frames]))
+    return np.stack([_identities(found) for found in frames])
 
 
 def _without_ghosts(time_s: Float[np.ndarray, " t"], identity: Int[np.ndarray, "t p"]) -> Int[np.ndarray, "t p"]:
-    """Whoever was there for less than GHOST_S is nobody; the others are numbered anew."""
+    """Whoever was there for less than GHOST_S, or all of a shorter clip, is nobody; the others are numbered anew."""
+    least_s = min(GHOST_S, float(np.ptp(time_s))) - STAMP_S
     people = np.unique(identity[identity >= 0]).tolist()
     seen_s = {who: time_s[(identity == who).any(1)] for who in people}
-    real = [who for who in people if seen_s[who][-1] - seen_s[who][0] >= GHOST_S]
+    real = [who for who in people if seen_s[who][-1] - seen_s[who][0] >= least_s]
     renumbered = np.full_like(identity, -1)
     for number, who in enumerate(real):
         renumbered[identity == who] = number

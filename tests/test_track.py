@@ -83,7 +83,7 @@ def test_a_flicker_in_a_short_clip_is_nobody(body_px: np.ndarray) -> None:
 def test_frames_far_apart_are_matched_by_place(body_px: np.ndarray, step_s: float) -> None:
     """A time lapse: nobody could be followed, and everybody who is seen is somebody."""
     time_s, xy_px, score, who = clip(body_px[:12:3], body_px[:12:3] + 500, hidden={1: slice(1, 4)})
-    found = identity_of(identities(time_s * 10 * step_s, xy_px, score), score, who)
+    found = identity_of(identities(time_s * FPS * step_s, xy_px, score), score, who)
     assert sorted(map(sorted, found.values())) == [[0], [1]]
 
 
