@@ -8,7 +8,7 @@ from typing import Any
 from poseda_deploy.errors import InputError
 from poseda_deploy.poses import PosedFrame
 
-from .cli import camera_of, known_of_bundle, live_people, opened_lifter
+from .cli import camera_of, known_of_bundle, live_people, opened_lifter, told
 from .clip import detections_of, lift_clip
 from .detector_flags import open_detector
 from .lift import posed_frames
@@ -32,6 +32,7 @@ def run(video: str | Path | int, **flags: Any) -> Generator[PosedFrame, None, No
         camera = camera_of(options, None, source.size_wh, bundle)
         detections = detections_of(options, source, StageClock())
         lifted = lift_clip(options, detections, camera, backend, known_of_bundle(bundle, camera), StageClock())
+    told(lifted.warnings)
     yield from posed_frames(lifted.clip, lifted.poses)
 
 

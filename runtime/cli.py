@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poseda_deploy.camera import Camera
 from poseda_deploy.camera_flags import choose_camera, known_of, known_scene
+from poseda_deploy.errors import InputError
 from poseda_deploy.skeleton import Skeleton
 from poseda_deploy.terminal import run_command, say, stop_asked
 
@@ -102,15 +103,13 @@ def _stem(options: RunOptions, video: str | None) -> Path:
 
 
 def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -> Mapping[str, Any]:
-    from poseda_deploy.keypoints import load_keypoints
-
     from .clip import detections_of, draw_clip, lift_clip
     from .compare import apart_mm
     from .replay import require_same_recording
     from .write import require_libraries, write_poses
 
     require_libraries(options.formats)
-    known = load_keypoints(options.keypoints) if options.keypoints else None
+    known = keypoints_of(options)
     if known is not None and source is not None:
         require_same_recording(known, source)
     outputs = output_paths(options, _stem(options, video), live=False)
@@ -128,7 +127,7 @@ def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -
                 lifted.own.save(outputs["mediapipe"])
         if video and "overlay" in outputs:
             draw_clip(options, video, outputs["overlay"], lifted, clock)
-        common = _common(backend, bundle, camera, lifted.scene)
+        common = _common(backend, bundle, camera, lifted.scene) | told(lifted.warnings)
     frames = len(lifted.clip.keypoints)
     return {
         "frames": frames,
@@ -140,6 +139,28 @@ def _run_clip(options: RunOptions, video: str | None, source: "Source | None") -
         **common,
         "outputs": [*map(str, written), *(str(outputs[kind]) for kind in ("mediapipe", "overlay") if kind in outputs)],
     }
+
+
+def told(warnings: Sequence[str]) -> dict[str, list[str]]:
+    """Warnings, said also under --quiet; what the summary keeps of them."""
+    for warning in warnings:
+        say(f"{PROG}: {warning}")
+    return {"warnings": list(warnings)} if warnings else {}
+
+
+def keypoints_of(options: RunOptions) -> "Keypoints2D | None":
+    """Those that --keypoints names; refused where they cannot be people in pixels."""
+    if options.keypoints is None:
+        return None
+    from poseda_deploy.keypoints import load_keypoints
+    from poseda_deploy.plausible import check_possible
+
+    known = load_keypoints(options.keypoints)
+    try:
+        check_possible(known)
+    except InputError as error:
+        raise InputError(f"{options.keypoints}: {error}", hint=error.hint) from error
+    return known
 
 
 def _common(backend: "Backend", bundle: "Bundle", camera: Camera, scene: "SceneCalibration") -> dict[str, Any]:
@@ -157,8 +178,6 @@ def _common(backend: "Backend", bundle: "Bundle", camera: Camera, scene: "SceneC
 
 
 def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mapping[str, Any]:
-    from poseda_deploy.keypoints import load_keypoints
-
     from .detector_flags import open_detector
     from .live import Meter, run_live
     from .replay import ReplayDetector, require_same_recording
@@ -167,7 +186,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
 
     require_libraries(options.formats)
     outputs = output_paths(options, _stem(options, video), live=True)
-    known = load_keypoints(options.keypoints) if options.keypoints else None
+    known = keypoints_of(options)
     if known is not None:
         require_same_recording(known, source)
     opened = ReplayDetector(known) if known else open_detector(options, quiet=options.quiet)
@@ -187,7 +206,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
                 quiet=options.quiet,
             )
         written = convert_log(outputs, people.up, options.formats, camera)
-        common = _common(backend, bundle, camera, people.scene)
+        common = _common(backend, bundle, camera, people.scene) | told(people.warnings)
     return {
         **meter.summary(),
         "people": meter.met,

@@ -11,6 +11,7 @@ from poseda_deploy.calibrate import Known, RunningSample
 from poseda_deploy.camera import Camera
 from poseda_deploy.camera_flags import known_scene
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.plausible import PoseCheck, lens_doubts, pixel_doubts, time_doubts, why_nobody
 from poseda_deploy.poses import Poses3D
 from poseda_deploy.terminal import progress, say
 
@@ -45,6 +46,8 @@ class LiftedClip:
     scene: SceneCalibration
     own: Poses3D | None
     """MediaPipe's poses of the same rows."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know of 2D and poses."""
 
 
 def detections_of(options: RunOptions, seen: Source | Keypoints2D, clock: StageClock) -> Detections:
@@ -78,7 +81,19 @@ def lift_clip(
         poses, scene = lift_tracked(
             backend, clip, camera, known, clock, advance, bones=options.bones, smooth=options.smooth
         )
-    return LiftedClip(clip, poses, scene, rival.beside(poses, clip) if rival else None)
+    return LiftedClip(
+        clip, poses, scene, rival.beside(poses, clip) if rival else None, warnings_of(clip.keypoints, poses, camera)
+    )
+
+
+def warnings_of(keypoints: Keypoints2D, poses: Poses3D, camera: Camera) -> tuple[str, ...]:
+    """What people's 2D and poses hardly are, and why nobody is there."""
+    check = PoseCheck()
+    check.add(poses.pose_m, poses.root_m)
+    nobody = () if len(poses) else (str(why_nobody(keypoints)),)
+    of_time = () if nobody else time_doubts(keypoints.time_s)
+    of_input = map(str, (*pixel_doubts(keypoints), *of_time))
+    return (*of_input, *lens_doubts(keypoints, camera), *check.warnings(), *nobody)
 
 
 def _say_what_is_unknown(clip: TrackedClip) -> None:

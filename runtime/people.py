@@ -18,6 +18,7 @@ from poseda_deploy.calibrate import (
 )
 from poseda_deploy.camera import Camera
 from poseda_deploy.keypoints import model_input
+from poseda_deploy.plausible import PoseCheck
 from poseda_deploy.poses import PosedFrame
 from poseda_deploy.sides import LiveSides, with_sides
 from poseda_deploy.skeleton import Skeleton, to_h36m17
@@ -26,6 +27,9 @@ from .lift import SceneCalibration, bones_origin, tilt_refused, up_origin
 from .smooth import LiveSmoother
 from .track import MAX_GAP_S, Tracker
 from .video import Frame
+
+CHECK_EVERY = 10
+"""Frames with people of which one is checked for being possible: as costly as lifting."""
 
 
 @dataclass(eq=False)
@@ -59,7 +63,7 @@ class LivePeople:
         self._lift, self._camera, self._skeleton = with_camera(backend, camera), camera, skeleton
         self._known, self._bones, self._smooth = known, bones, smooth
         self._tracker, self._sides = Tracker(persons), LiveSides()
-        self._everyone = RunningSample()
+        self._everyone, self._check, self._posed_frames = RunningSample(), PoseCheck(), 0
         self._people: dict[int, _Person] = {}
         self._spread_deg = self._off_deg = 0.0
         self.up = np.zeros(3, np.float32) if known.up is None else known.up
@@ -83,7 +87,17 @@ class LivePeople:
         self._forget(frame.time_s)
         self._calibrate()
         pose_m, root_m = self._posed(people, keypoints, frame.time_s)
+        if self._posed_frames % CHECK_EVERY == 0:
+            self._check.add(pose_m, root_m)
+        self._posed_frames += bool(len(rows))
         return PosedFrame(frame.index, frame.time_s, identity[rows], pose_m, root_m, keypoints[..., 2], seen_px)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the people so far."""
+        if not self._check.poses:
+            return (f"nobody was lifted: is somebody seen, with {MIN_JOINTS} joints or more, in some frames in a row?",)
+        return self._check.warnings()
 
     @property
     def scene(self) -> SceneCalibration:

@@ -11,7 +11,7 @@ import pytest
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.plausible import PoseCheck
 from poseda_deploy.runtime.cli import main
-from poseda_deploy.skeleton import H36M17
+from poseda_deploy.skeleton import COCO17, H36M17
 
 
 def outcome(
@@ -27,8 +27,8 @@ def outcome(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda xy: xy / np.float32((1280, 720)), "shares of the picture"),
-        (lambda xy: xy / np.float32((640, 360)) - 1, "shares of the picture"),
+        (lambda xy: xy / np.array([1280, 720], np.float32), "shares of the picture"),
+        (lambda xy: xy / np.array([640, 360], np.float32) - 1, "shares of the picture"),
         (lambda xy: np.full_like(xy, 400), "in one point"),
         (lambda xy: np.where(np.arange(17)[:, None] == 3, np.float32(1e30), xy), "1e+30"),
     ],
@@ -81,8 +81,9 @@ def test_people_as_they_are_are_not_warned_of(
 def test_joints_in_another_order_are_said(
     walker: Keypoints2D, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    turned = replace(walker, xy_px=walker.xy_px[:, :, ::-1])
-    assert "joint order" in outcome(turned, tmp_path, capsys)[2]
+    face = {"nose", "left_eye", "right_eye", "left_ear", "right_ear"}
+    order = [H36M17.index("head" if joint in face else joint) for joint in COCO17.joints]
+    assert "joint order" in outcome(replace(walker, xy_px=walker.xy_px[:, :, order]), tmp_path, capsys)[2]
 
 
 def test_poses_that_nobody_takes_are_counted(walker_cam_m: np.ndarray) -> None:

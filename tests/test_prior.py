@@ -8,11 +8,11 @@ from people import walk_m
 
 from poseda_deploy.bundle import MANIFEST
 from poseda_deploy.errors import BundleError, InputError
+from poseda_deploy.limits import broken_limits
 from poseda_deploy.metrics import bone_lengths_m
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train.cli import main
 from poseda_deploy.train.fit_prior import fit_prior, nearest_mm, prior_report
-from poseda_deploy.train.limits import broken_limits
 from poseda_deploy.train.postures import facing_forward
 from poseda_deploy.train.prior import PICTURE, PRIOR, PosePrior, load_prior, save_prior
 from poseda_deploy.train.source import SourcePoses, load_source

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.limits import broken_limits
 from poseda_deploy.metrics import bone_lengths_m
 from poseda_deploy.skeleton import JOINT_FROM_BONE, LENGTH_FROM_GROUP
 
-from .limits import broken_limits
 from .postures import facing_forward, posture_clusters
 from .prior import PosePrior
 from .source import SourcePoses

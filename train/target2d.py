@@ -18,6 +18,7 @@ from poseda_deploy.calibrate import (
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.plausible import check_possible, pixel_doubts
 from poseda_deploy.sides import with_sides_put_back
 
 FEWEST = 60
@@ -26,8 +27,6 @@ HELD_BLOCK = 40
 """Frames of one person that are held out together, so that a held-out frame is no neighbour of one that was used."""
 STILL = 0.002
 """Share of the person's size that joints must move by, at the least, somewhere in the file."""
-OUTSIDE = 0.1
-"""Share of the image by which a detector may extrapolate past its edge."""
 NOISE_OF_JITTER, STEADY, LARGEST_NOISE = 4.0, 0.0005, 0.02
 """A detector's errors last: MediaPipe's jitter is 0.17 % of the size at 60 fps, its error 0.8 %. Exact 2D of people who
 move has 0.05 %."""
@@ -182,7 +181,9 @@ def target_2d(keypoints: Keypoints2D, camera: Camera, name: str) -> Target2D:
     people, person = np.unique(person, return_inverse=True)
     rows = inputs[frame, people[person]] if len(person) else np.zeros((0, 17, 3), np.float32)
     check_enough(len(rows), keypoints)
-    check_inside(rows, camera)
+    for doubt in pixel_doubts(keypoints):
+        raise InputError(doubt.what, hint=doubt.hint)
+    check_possible(keypoints)
     check_moving(rows, person)
     fps = (len(keypoints) - 1) / float(np.ptp(keypoints.time_s)) if len(keypoints) > 1 else 30.0
     unknown = np.zeros(3, np.float32), np.zeros((len(people), 9), np.float32)
@@ -196,25 +197,6 @@ def check_enough(rows: int, keypoints: Keypoints2D) -> None:
             f"{rows} usable people in {len(keypoints)} frames; at least {FEWEST} are needed, each with {USEFUL_JOINTS} "
             "joints or more, for lengths and tilt to mean anything",
             hint="10 seconds or more of varied movement; check the scores: 0 means missing",
-        )
-
-
-def check_inside(rows: Float[np.ndarray, "n 17 3"], camera: Camera) -> None:
-    """Coordinates of another image size lie outside this one, or crowd into its corner."""
-    xy_px = rows[..., :2][rows[..., 2] > 0]
-    share = np.array(camera.size_wh) * OUTSIDE
-    outside = ((xy_px < -share) | (xy_px > np.array(camera.size_wh) + share)).any(-1).mean()
-    reach = np.quantile(xy_px, 0.99, axis=0) / np.array(camera.size_wh)
-    width, height = camera.size_wh
-    if outside > 0.05:
-        raise InputError(
-            f"{outside:.0%} of the joints lie outside the {width}x{height} image",
-            hint="image_size must be that of the frames the 2D was found in; xy in pixels, not centred",
-        )
-    if reach.max() < 0.1:
-        raise InputError(
-            f"all joints lie in the upper left {reach.max():.1%} of the {width}x{height} image",
-            hint="xy must be in pixels, not in shares of the image",
         )
 
 
