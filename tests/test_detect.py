@@ -158,13 +158,26 @@ def test_bad_coco(content: str, message: str, tmp_path: Path, capsys: pytest.Cap
         (["--from-openpose", "nowhere", *SIZE, "--fps", "0"], "--fps must be above 0"),
         (["--from-openpose", "nowhere", *SIZE, "--fps", "x"], "--fps must be a number"),
         (["--video", "nowhere.mp4"], "video not found"),
-        (["--video", "nowhere.mp4", "--persons", "0"], "--persons must be at least 1"),
+        (["--video", "nowhere.mp4", "--persons", "0"], "--persons must be 1 to 100"),
+        (["--video", "nowhere.mp4", "--persons", "1000000"], "--persons must be 1 to 100"),
     ],
 )
 def test_bad_flags(flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*flags, "--out", str(tmp_path / "k.npz"), "--quiet"]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["kp", "kp.npy", "", ".", "kp.npz/"])
+def test_a_name_that_numpy_would_change_is_refused_before_any_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json").mkdir()
+    (tmp_path / "kp.npz").mkdir()
+    assert main(["--from-openpose", str(tmp_path / "json"), *SIZE, "--out", name, "--overwrite"]) == 2
+    assert "--out" in (said := capsys.readouterr().err) and ".npz" in said
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["json", "kp.npz"]
 
 
 @pytest.mark.parametrize(

@@ -395,6 +395,8 @@ def target_without(arrays: dict[str, Any], path: Path, *keys: str, **other: np.n
         (["--target", "{t}", "--poses", "p.npz"], "of one camera"),
         (["--target", "{t}", "--protocol", "3dhp-2929"], "defined on --mpi-inf-3dhp"),
         (["--mpi-inf-3dhp", ".", "--points", "x"], "belong to --target"),
+        (["--target", "{t}", "--seed", "-1", "--noise", ".1"], "--seed must be 0 or more"),
+        (["--target", "{t}", "--camera", "9" * 30], "camera"),
         (["--target", "{t}", "--bundle", "none"], "no bundle at none"),
         (["--target", "{t}", "--peer-onnx", "none.onnx"], "ONNX file not found"),
         (["--target", "{t}", "--peer-onnx", "{p}", "--protocol", "h36m17"], "no frame of target.npz has both"),

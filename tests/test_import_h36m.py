@@ -19,6 +19,7 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.npz import load_npz
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.train import import_h36m as importer
+from poseda_deploy.train.cli import main
 from poseda_deploy.train.import_h36m import RAW32, import_h36m
 from poseda_deploy.train.source import load_source
 
@@ -48,6 +49,13 @@ def write(path: Path, content: bytes, header: str = "|O", member: str = "positio
 def pickled(found: object, protocol: int = 4) -> bytes:
     """As numpy.save pickles it: an array of one object."""
     return pickle.dumps(np.array(found, dtype=object), protocol=protocol)
+
+
+def test_a_name_that_numpy_would_change_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["import-h36m", str(tmp_path / "none.npz"), "--out", str(tmp_path / "h36m")]) == 2
+    assert "expected a name ending in .npz" in capsys.readouterr().err
 
 
 @pytest.fixture

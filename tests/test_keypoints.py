@@ -19,6 +19,13 @@ def good() -> dict[str, Any]:
     }
 
 
+def test_a_file_may_have_any_name(walker: Keypoints2D, tmp_path: Path) -> None:
+    """numpy would write kp.npz, beside which the name asked for never comes."""
+    walker.save(tmp_path / "kp")
+    assert [path.name for path in tmp_path.iterdir()] == ["kp"]
+    assert len(load_keypoints(tmp_path / "kp")) == len(walker)
+
+
 def test_round_trip(walker: Keypoints2D, tmp_path: Path) -> None:
     walker.save(tmp_path / "k.npz")
     again = load_keypoints(tmp_path / "k.npz")

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import signal
 import socket
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from poseda_deploy.runtime.overlay import write_overlay
 from poseda_deploy.runtime.timing import StageClock
 from poseda_deploy.runtime.track import track_clip
 from poseda_deploy.runtime.video import VideoReader, VideoWriter
+from poseda_deploy.runtime.write import convert_log
 
 
 def run(tmp_path: Path, *flags: str | Path) -> int:
@@ -263,6 +266,19 @@ def test_a_photo_is_a_recording_of_one_frame(
     assert summary["frames"] == summary["people"] == 1 and "1 frame" in captured.err
     assert len(load_poses(tmp_path / "out" / "a.poses.npz")) == 1
     assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
+
+
+def test_whoever_ends_it_while_it_converts_has_every_file(
+    walker_file: Path, grey_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended_meanwhile(*args: Any) -> list[Path]:
+        signal.raise_signal(signal.SIGTERM)
+        return convert_log(*args)
+
+    monkeypatch.setattr("poseda_deploy.runtime.write.convert_log", ended_meanwhile)
+    flags = ["--stream", "udp://127.0.0.1:9", "--record", "--formats", "csv", "trc"]
+    assert run(tmp_path, "--video", grey_video, "--keypoints", walker_file, *flags) == 0
+    assert written(tmp_path) == ["a.overlay.mp4", "a.poses.csv", "a.poses.jsonl", "a.poses.trc"]
 
 
 def test_what_needs_pictures_says_so(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

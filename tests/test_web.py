@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -155,18 +155,42 @@ def test_a_failing_page_does_not_end_the_run(
     assert said.out == "", "stdout is for --json"
 
 
+class Broken:
+    """A sink that cannot be opened."""
+
+    def put(self, frame: Frame, people: PosedFrame) -> None:
+        pass
+
+    def __enter__(self) -> "Broken":
+        raise InputError("cannot open")
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_a_page_beside_a_sink_that_cannot_be_opened_leaves_no_server(camera: Camera) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    page = WebPage(port, camera)
+    with pytest.raises(InputError, match="cannot open"), ExitStack() as stack:
+        for sink in (Broken(), page):
+            stack.enter_context(sink)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
 def test_a_port_that_is_taken_is_refused(camera: Camera) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"--web {port}: cannot serve a page at 127.0.0.1:{port}") as caught:
-            WebPage(port, camera)
+            WebPage(port, camera).__enter__()
     assert "--web 0" in caught.value.hint
     with pytest.raises(InputError, match=r"cannot serve a page at 192\.0\.2\.1"):
-        WebPage(0, camera, host="192.0.2.1")
+        WebPage(0, camera, host="192.0.2.1").__enter__()
     with pytest.raises(InputError, match=r"70000.*a port is 0 to 65535"):
-        WebPage(70000, camera)
+        WebPage(70000, camera).__enter__()
 
 
 def test_pages_of_others_cannot_read_the_stream(page: WebPage) -> None:
