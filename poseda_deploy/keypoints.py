@@ -87,8 +87,8 @@ class Keypoints2D:
         if self.camera is not None:
             distortion, lens = np.array(self.camera.distortion), np.array(self.camera.lens)
             arrays |= {"K": self.camera.matrix, "dist": distortion, "lens": lens}
-        with write_aside(path) as aside:
-            np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+        with write_aside(path) as aside, aside.open("wb") as stream:  # to a name numpy would add .npz
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def clipped_score(score: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -45,9 +45,9 @@ class Poses3D:
 
     def save(self, path: Path) -> None:
         """Write NAME.poses.npz."""
-        with write_aside(path) as aside:
+        with write_aside(path) as aside, aside.open("wb") as stream:
             np.savez_compressed(
-                aside,
+                stream,
                 frame=self.frame,
                 person=self.person,
                 time_s=self.time_s,

@@ -205,7 +205,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
                 stop=lambda: asked() or (window is not None and window.is_closed),
                 quiet=options.quiet,
             )
-        written = convert_log(outputs, people.up, options.formats, camera)
+            written = convert_log(outputs, people.up, options.formats, camera)
         common = _common(backend, bundle, camera, people.scene) | told(people.warnings)
     return {
         **meter.summary(),
@@ -253,9 +253,7 @@ def _sinks(
         def facts() -> PageFacts:
             return PageFacts(people.up, meter.age_s * 1000, meter.dropped, meter.clock.percentiles_ms())
 
-        page = WebPage(options.web, camera, facts, options.web_host)
-        say(f"{PROG}: {page.url}")
-        sinks.append(page)
+        sinks.append(WebPage(options.web, camera, facts, options.web_host))
     if options.show:
         from .window import Window
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.flags import require_npz_name
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import skeleton_named
 from poseda_deploy.terminal import run_command
@@ -48,6 +49,7 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
     """Read or detect, then write the file; returns the summary."""
     if sum(source is not None for source in (options.video, options.from_openpose, options.from_coco)) != 1:
         raise InputError("expected exactly one of --video, --from-openpose, --from-coco")
+    require_npz_name(options.out)
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out FILE writes elsewhere")
     clock = StageClock()

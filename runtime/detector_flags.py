@@ -10,6 +10,8 @@ import tyro
 from poseda_deploy.errors import InputError
 from poseda_deploy.terminal import CommonOptions
 
+MOST_PERSONS = 100
+
 
 @dataclass(frozen=True)
 class DetectorFlags(CommonOptions):
@@ -29,9 +31,9 @@ class DetectorFlags(CommonOptions):
     """People to look for, or to keep, in each frame."""
 
     def check(self) -> None:
-        """At least one person."""
-        if self.persons < 1:
-            raise InputError(f"--persons must be at least 1, got {self.persons}")
+        """A number of people that a picture can show."""
+        if not 1 <= self.persons <= MOST_PERSONS:
+            raise InputError(f"--persons must be 1 to {MOST_PERSONS}, got {self.persons}")
 
 
 def open_detector(flags: DetectorFlags, *, quiet: bool) -> AbstractContextManager[Any]:

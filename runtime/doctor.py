@@ -17,7 +17,7 @@ from poseda_deploy.cuda import Cuda, Gpu
 from poseda_deploy.engines import load_tensorrt, refusal
 from poseda_deploy.errors import BackendError, BundleError, CheckFailed, MissingDependency, PosedaError
 from poseda_deploy.files import sha256
-from poseda_deploy.terminal import CommonOptions, run_command, say
+from poseda_deploy.terminal import CommonOptions, printable, run_command, say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -57,8 +57,8 @@ class Finding:
         from rich.text import Text
 
         colour = {"ok": "green", "note": "yellow"}.get(self.state, "red")
-        mend = f"\n-> {self.mend}" if self.mend else ""
-        return Text.assemble((f"{self.state:7}", colour), f" {self.found}{mend}")
+        mend = f"\n-> {printable(self.mend)}" if self.mend else ""
+        return Text.assemble((f"{self.state:7}", colour), f" {printable(self.found)}{mend}")
 
 
 @dataclass(frozen=True)

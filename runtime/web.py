@@ -66,17 +66,13 @@ class WebPage:
     def __init__(
         self, port: int, camera: Camera, facts: Callable[[], PageFacts] = PageFacts, host: str = "127.0.0.1"
     ) -> None:
-        self._camera, self._facts = camera, facts
-        self._server = _serve(host, port)
-        self.url = f"http://{host}:{self._server.get_port()}"
-        self._stage = _Stage(self._server, camera)
+        self._camera, self._facts, self._place = camera, facts, (host, port)
+        self.url = ""
+        """Where the page is, once it is entered."""
         self._newest: tuple[Frame, PosedFrame] | None = None
         self._news, self._stop = Event(), Event()
         self.shown = 0
         """Frames painted so far."""
-        self._server.on_client_connect(lambda _: self._news.set())
-        self._thread = Thread(target=self._work, name="web-page", daemon=True)
-        self._thread.start()
 
     def put(self, frame: Frame, people: PosedFrame) -> None:
         """Remember the frame; what was not yet shown is forgotten."""
@@ -95,6 +91,13 @@ class WebPage:
             say(f"the page at {self.url} stopped, the run goes on: {type(error).__name__}: {error}")
 
     def __enter__(self) -> "WebPage":
+        self._server = _serve(*self._place)
+        self.url = f"http://{self._place[0]}:{self._server.get_port()}"
+        self._stage = _Stage(self._server, self._camera)
+        self._server.on_client_connect(lambda _: self._news.set())
+        self._thread = Thread(target=self._work, name="web-page", daemon=True)
+        self._thread.start()
+        say(f"live page: {self.url}")
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,7 +1,7 @@
 """poseda-adapt: unlabelled 2D of your camera in; a bundle adapted to it, and whether that helped, out."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import default_camera
 from poseda_deploy.camera_flags import SceneOptions, choose_camera, known_scene
 from poseda_deploy.errors import InputError
+from poseda_deploy.flags import require_seed
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.skeleton import BONE_GROUPS
 from poseda_deploy.terminal import progress_to, run_command, say, stop_asked
@@ -55,7 +56,7 @@ class AdaptOptions(SceneOptions):
     seed: int = 0
     """Same seed, same result, on one machine."""
     minutes: float | None = None
-    """Stop training after that long, or at Ctrl-C: the best so far is judged and written."""
+    """Stop training after that long, or at Ctrl-C or SIGTERM: the best so far is judged and written."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
     """Flags by name, without the dashes; those of the command line win."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: AdaptOptions) -> Mapping[str, Any]:
     """Calibrate, adapt, judge, write the bundle with its report; returns the summary."""
+    require_seed(options.seed)
     if not options.target_2d:
         raise InputError("no target", hint="--target-2d my_keypoints.npz (poseda-detect --video FILE writes one)")
     if options.out.exists() and not options.overwrite:
@@ -89,20 +91,21 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
     known = known_scene(options, Known(bones_m=start.manifest.known.bones_m))
     targets = [calibrated(target, lifter, known) for target in read_targets(options)]
     config = adapt_config(options, targets)
-    adapted = adapted_to(targets, lifter, config, options)
-    if adapted.chosen:  # its own poses are better to read lengths off: 87.8 instead of 89.2 mm on the real target
-        targets = [calibrated(target, adapted.lifter, known) for target in targets]
-    summary = summarise(targets, adapted, started)
-    told = told_config(options, config, start)
-    bundle = publish(
-        adapted.lifter,
-        options.out,
-        name=options.out.name,
-        config=told,
-        report=summary,
-        extras={"report.html": report_html(targets, adapted, summary)},
-        **scene_of(targets, known),
-    )
+    with stop_asked(PROG, options.minutes) as stop:  # until it is written: what was learnt is not to be lost
+        adapted = adapted_to(targets, lifter, config, options, stop)
+        if adapted.chosen:  # its own poses are better to read lengths off: 87.8 instead of 89.2 mm on the real target
+            targets = [calibrated(target, adapted.lifter, known) for target in targets]
+        summary = summarise(targets, adapted, started)
+        told = told_config(options, config, start)
+        bundle = publish(
+            adapted.lifter,
+            options.out,
+            name=options.out.name,
+            config=told,
+            report=summary,
+            extras={"report.html": report_html(targets, adapted, summary)},
+            **scene_of(targets, known),
+        )
     return {"bundle": str(bundle.path), "report": str(bundle.file("report.html")), **bundle.manifest.report}
 
 
@@ -157,7 +160,11 @@ def adapt_config(options: AdaptOptions, targets: "Sequence[Target2D]") -> "Adapt
 
 
 def adapted_to(
-    targets: "Sequence[Target2D]", lifter: "Lifter", config: "AdaptConfig", options: AdaptOptions
+    targets: "Sequence[Target2D]",
+    lifter: "Lifter",
+    config: "AdaptConfig",
+    options: AdaptOptions,
+    stop: Callable[[], bool],
 ) -> "Adapted":
     """Load the source and run the tries under one progress bar."""
     from .adapt import adapt
@@ -167,8 +174,7 @@ def adapted_to(
 
     source = load_source(options.source or (default_prior_path(),), options.without)
     sampler = sampler_of(source, TrainConfig(source=(), seed=config.seed, device=config.device))
-    total = config.steps * len(config.tries)
-    with progress_to("adapting", total, quiet=options.quiet) as advance_to, stop_asked(PROG, options.minutes) as stop:
+    with progress_to("adapting", config.steps * len(config.tries), quiet=options.quiet) as advance_to:
         return adapt(lifter, targets, sampler, config, advance_to, stop)
 
 

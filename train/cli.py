@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.flags import require_npz_name, require_seed
 from poseda_deploy.terminal import CommonOptions, progress_to, run_command
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class PriorOptions(CommonOptions):
 
 def learn_prior(options: PriorOptions) -> Mapping[str, Any]:
     """Fit the prior and write it; returns what can be said of it."""
+    require_seed(options.seed)
     refuse_existing(options.out, options.overwrite)
     if not options.source:
         raise InputError("no source poses", hint="--source FILE.npz ...")
@@ -117,6 +119,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def convert(options: ImportOptions) -> Mapping[str, Any]:
     """Write the source file; returns its summary."""
+    require_npz_name(options.out)
     refuse_existing(options.out, options.overwrite)
     from .import_h36m import import_h36m
 
@@ -135,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(options: TrainOptions) -> Mapping[str, Any]:
     """Train and write the bundle; returns the summary."""
+    require_seed(options.seed)
     refuse_existing(options.out, options.overwrite)
     from .publish import publish, require_exporters
 

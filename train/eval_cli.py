@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.flags import require_seed
 from poseda_deploy.terminal import CommonOptions, progress, run_command
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _check(options: EvalOptions) -> None:
         raise InputError("expected at most one of --bundle, --peer-onnx, --poses")
     if options.peer_flip and options.peer_onnx is None:
         raise InputError("--peer-flip belongs to --peer-onnx", hint="our own lifter averages inside")
+    require_seed(options.seed)
     if options.every < 1:
         raise InputError(f"--every must be 1 or more, got {options.every}")
     if not 0 <= options.noise < 1:

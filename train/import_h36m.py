@@ -50,8 +50,8 @@ def import_h36m(path: Path, out: Path, fps: Literal[25, 50] = 25) -> dict[str, A
         owners.append(subject)
     arrays = source_arrays(poses, names, owners, Fraction(fps)) | {"license": np.array([LICENSE])}
     check_metres(path, arrays["positions"])
-    with write_aside(out) as aside:
-        np.savez(aside, allow_pickle=False, **arrays)
+    with write_aside(out) as aside, aside.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
     return {
         "source": str(out),
         "subjects": sorted(set(owners)),
