@@ -1,8 +1,11 @@
 """poseda-detect: the real detector on the real demo video, and the JSON of other detectors."""
 
 import json
+import os
+import threading
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from poseda_deploy.errors import MissingDependency
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.poses import load_poses
+from poseda_deploy.runtime import detect
 from poseda_deploy.runtime.assets import fetch_asset
 from poseda_deploy.runtime.cli import main as run_main
 from poseda_deploy.runtime.detect import detect_source
@@ -19,6 +23,7 @@ from poseda_deploy.runtime.timing import StageClock
 from poseda_deploy.runtime.track import in_steady_slots, track_clip
 from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter
 from poseda_deploy.skeleton import COCO17, MEDIAPIPE33, OPENPOSE25
+from poseda_deploy.terminal import say
 
 SIZE = ["--image-size", "1280", "720"]
 
@@ -40,6 +45,34 @@ def short_video(demo_video: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             if 60 <= frame.index < 100:
                 writer.write(frame.bgr)
     return path
+
+
+class Chatty:
+    """A landmarker that logs as MediaPipe's C++ does, while another thread of ours has something to say."""
+
+    def detect_for_video(self, image: object, time_ms: int) -> Any:
+        os.write(2, b"W0000 00:00:1795654118.278903   32036 inference_feedback_manager.cc:114] Feedback manager\n")
+        other = threading.Thread(target=say, args=("stopping, what there is is kept",))
+        other.start()
+        other.join()
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nno line of theirs\nprogress 12%")
+        return SimpleNamespace(pose_landmarks=[], pose_world_landmarks=[])
+
+    def close(self) -> None:
+        pass
+
+
+def test_only_mediapipe_s_own_lines_are_kept_from_stderr(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mediapipe")
+    monkeypatch.setattr(detect, "_create_landmarker", lambda model, persons: Chatty())
+    monkeypatch.setattr(detect, "_model_file", lambda model, quiet: Path("unused.task"))
+    with detect.MediaPipeDetector() as detector:
+        detector.detect(Frame(0, 0.0, np.zeros((8, 8, 3), np.uint8)))
+        os.write(2, b"\nafterwards\n")
+    said = capfd.readouterr().err
+    assert said == "stopping, what there is is kept\nno line of theirs\nprogress 12%\nafterwards\n"
 
 
 def test_a_real_person_is_found(short_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
