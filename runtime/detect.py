@@ -1,9 +1,7 @@
 """2D detection: MediaPipe's pose landmarker behind one small class, and a whole video through it."""
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, get_args, runtime_checkable
@@ -19,6 +17,7 @@ from poseda_deploy.skeleton import MEDIAPIPE33, Skeleton
 from poseda_deploy.terminal import progress, say
 
 from .feed import read_ahead
+from .native_log import native_log_dropped
 from .pose_task import PoseModel, pose_task
 from .sources import Source
 from .timing import StageClock
@@ -57,7 +56,7 @@ class MediaPipeDetector:
         rgb = np.asarray(cv2.cvtColor(frame.bgr, cv2.COLOR_BGR2RGB), np.uint8)  # 0.2 ms; numpy's reversed copy: 5
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
         self._last_ms = max(self._last_ms + 1, round(frame.time_s * 1000))  # it must strictly increase
-        with nullcontext() if self._met else _stderr_to_null():
+        with nullcontext() if self._met else native_log_dropped():
             result = self._landmarker.detect_for_video(image, self._last_ms)
         found = result.pose_landmarks
         self._met = self._met or bool(found)
@@ -131,25 +130,10 @@ def _create_landmarker(model: Path, persons: int) -> Any:
         running_mode=vision.RunningMode.VIDEO,
         num_poses=persons,
     )
-    with _stderr_to_null():
+    with native_log_dropped():
         try:
             return vision.PoseLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{model}: MediaPipe cannot load this pose model", hint="--pose-model full builds the official one"
             ) from error
-
-
-@contextmanager
-def _stderr_to_null() -> Iterator[None]:
-    """MediaPipe's C++ logs ten lines while it starts and meets its first person, whatever its log level."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
