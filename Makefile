@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-ci.txt
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all fuzz lint clean
 
 demo: $(VENV)/.run  ## lift the demo video with the shipped lifter; results in demo/
 	$(BIN)/poseda-run --demo --persons 2 --out demo/people --overwrite
@@ -14,6 +14,9 @@ test: $(VENV)/.dev lint  ## what CI runs; under 10 minutes on two cores
 
 test-all: $(VENV)/.dev lint  ## slow tests too
 	$(BIN)/python -m pytest -m "not gpu"
+
+fuzz: $(VENV)/.dev  ## 100,000 damaged files into every reader, new ones each time; some hours on one core
+	PYTHONPATH=tests $(BIN)/python -m fuzz 100000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

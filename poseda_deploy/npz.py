@@ -103,7 +103,15 @@ def _array(archive: ZipFile, info: ZipInfo) -> Shaped[np.ndarray, "..."]:
             raise ValueError(f"{info.filename} is no longer or shorter than its header says")
         flat = np.empty(count, dtype)
         _fill(stream.read, flat.view(np.uint8).data, info.filename)
+    if dtype.kind == "U":
+        _check_letters(flat.view(dtype.str[0] + "u4"), info.filename)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _check_letters(code: Shaped[np.ndarray, " n"], name: str) -> None:
+    """Python ends in a SystemError where a letter is none."""
+    if ((code > 0x10FFFF) | ((code >= 0xD800) & (code < 0xE000))).any():
+        raise ValueError(f"{name} holds text that is no Unicode")
 
 
 def _fill(read: Read, into: memoryview, name: str) -> None:
@@ -119,7 +127,7 @@ def _fill(read: Read, into: memoryview, name: str) -> None:
 def read_npy_header(read: Read) -> NpyHeader:
     """The header of an .npy from its first byte, its keys in any order; a ValueError where it is none."""
     magic = read(8)
-    if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+    if magic[:6] != b"\x93NUMPY" or magic[6:7] not in (b"\1", b"\2", b"\3"):
         raise ValueError("a member is no .npy of version 1 to 3")
     length = int.from_bytes(read(2 if magic[6] == 1 else 4), "little")
     if length > _HEADER_BYTES:
@@ -152,12 +160,12 @@ def numbers(
 ) -> Shaped[np.ndarray, "..."]:
     """The array under `key`, if it holds real numbers and has that shape (None: any length; any shape).
 
-    As `dtype`, where a number beyond its range becomes infinite; None: floats stay as they are, integers are float64.
+    As `dtype`, where a number beyond its range becomes infinite; None: single or double precision, as it is stored.
     """
     if data[key].dtype.kind not in "fiu":
         raise InputError(f"{key} must hold numbers, got {data[key].dtype}")
     _check_shape(data[key], key, shape)
-    own = data[key].dtype.newbyteorder("=") if data[key].dtype.kind == "f" else np.dtype(np.float64)
+    own = np.promote_types(data[key].dtype, np.float32) if data[key].dtype.kind == "f" else np.dtype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return data[key].astype(own if dtype is None else dtype, copy=False)
 

@@ -79,6 +79,10 @@ def flagged(bit: int) -> bytes:
     return bytes(out)
 
 
+def unknown_letter(code: int) -> bytes:
+    return npy(b"{'descr': '<U1', 'fortran_order': False, 'shape': (), }", struct.pack("<I", code))
+
+
 DEEP = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + b"(" * 3000 + b")" * 3000 + b"}"
 
 DAMAGED: dict[str, Callable[[], bytes]] = {
@@ -101,6 +105,8 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "an empty shape of many": lambda: of_shape(f"(0, {2**62}, {2**62})"),
     "an unknown type": lambda: of_shape("(4, 17, 2)", "'<q9'"),
     "a type of text": lambda: of_shape("(4, 17, 2)", "'<U999999999'"),
+    "text that is no Unicode": lambda: archive(members() | {"skeleton.npy": unknown_letter(0x7F000000)}),
+    "half a letter": lambda: archive(members() | {"skeleton.npy": unknown_letter(0xD800)}),
     "a record": lambda: of_shape("(4,)", "[('x', '<f4'), ('y', '<f4')]"),
     "times": lambda: archive(members(time_s=np.zeros(4, "M8[s]"))),
     "complex numbers": lambda: archive(members(xy=np.zeros((4, 17, 2), complex))),
@@ -367,3 +373,10 @@ def test_a_damaged_row_of_poses_names_its_line(row: bytes, tmp_path: Path) -> No
     with pytest.raises(InputError, match="line 2") as caught:
         load_poses_jsonl(path)
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+def test_a_rate_may_have_an_axis(tmp_path: Path) -> None:
+    from poseda_deploy.train.truth import read_target
+
+    np.savez(tmp_path / "target.npz", **target() | {"fps": np.array([25])})
+    assert [view.fps for view in read_target(tmp_path / "target.npz").views] == [25, 25]

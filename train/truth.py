@@ -18,6 +18,8 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.npz import MAX_BYTES, load_npz, naming, numbers, texts, whole_numbers
 from poseda_deploy.skeleton import H36M17, MEDIAPIPE33
 
+from .units import FARTHEST_M
+
 Annotation = Literal["annot3", "univ_annot3"]
 
 _TARGET_SHAPES = {"K": (3, 3), "R": (3, 3), "T": (3,), "image_size": (2,)}  # behind the axis of cameras
@@ -117,7 +119,7 @@ def read_target(
         data |= {key: numbers(data, key) for key in (reference, name, *_TARGET_SHAPES)}
     _check_target(data, path, name, reference)
     with naming(path):
-        _check_extras(data, name)
+        _check_extras(data, name, reference)
     chosen = _chosen(cameras, len(data["K"]), path)
     score, (sequence, sequences) = _scores(data, name), _sequences(data, path, reference)
     with naming(path):
@@ -139,12 +141,16 @@ def _check_target(data: dict[str, np.ndarray], path: Path, points: str, referenc
             raise InputError(f"{path}: {key} must be {(count, *shape)} for {count} cameras, got {data[key].shape}")
 
 
-def _check_extras(data: dict[str, np.ndarray], points: str) -> None:
+def _check_extras(data: dict[str, np.ndarray], points: str, reference: str) -> None:
     """What a target may have besides, and what its numbers must be."""
     frames, count = data[points].shape[:2]
     for key in ("R", "T"):
         if not np.isfinite(data[key]).all():
             raise InputError(f"{key} must be finite")
+    for key in ("R", "T", reference, points):
+        far = np.abs(data[key]) > FARTHEST_M
+        if (far & np.isfinite(data[key])).any() if key == points else far.any():  # a missing point may be infinite
+            raise InputError(f"{key} must lie within {FARTHEST_M:g} of 0")
     if not ((data["image_size"] >= 2) & (data["image_size"] <= LARGEST_SIDE_PX)).all():
         raise InputError("image_size must be (width, height) in pixels for each camera")
     if "dist" in data:
@@ -217,7 +223,7 @@ def _target_view(
     camera = Camera.from_matrix(data["K"][index], size_wh, distortion, f"K of {path.name}")
     world_m = data[reference].astype(np.float64)
     frame = np.arange(len(world_m))[::every]
-    fps = float(data["fps"]) if "fps" in data and data["fps"].size == 1 else None
+    fps = float(data["fps"].item()) if "fps" in data else None
     skeleton = _SKELETON_OF_SIZE[xy_px.shape[1]]
     return View(
         name=str(data["cam_name"][index]) if "cam_name" in data else f"camera {index + 1}",

@@ -65,6 +65,8 @@ def _changed(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
     if kind == 0 and array.dtype.kind in "fiub":
         with np.errstate(all="ignore"):
             return array.astype(draw(_TYPES))
+    if not array.size:
+        return array
     if kind == 1 and array.ndim:
         return np.delete(array, 0, draw(st.integers(0, array.ndim - 1)))
     if array.dtype.kind != "f":
