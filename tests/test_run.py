@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import poseda_deploy
 from poseda_deploy.bundle import default_bundle_path
+from poseda_deploy.errors import InputError, PosedaError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.opencv import cv2
 from poseda_deploy.poses import load_poses
@@ -279,6 +281,42 @@ def test_whoever_ends_it_while_it_converts_has_every_file(
     flags = ["--stream", "udp://127.0.0.1:9", "--record", "--formats", "csv", "trc"]
     assert run(tmp_path, "--video", grey_video, "--keypoints", walker_file, *flags) == 0
     assert written(tmp_path) == ["a.overlay.mp4", "a.poses.csv", "a.poses.jsonl", "a.poses.trc"]
+
+
+def test_live_and_whole_lift_everybody_of_the_keypoints(
+    walker: Keypoints2D, grey_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = np.concatenate([walker.xy_px, walker.xy_px + np.float32(300)], 1)
+    pair = replace(walker, xy_px=both, score=np.concatenate([walker.score, walker.score], 1))
+    pair.save(tmp_path / "pair.npz")
+    for live in ([], ["--stream", "udp://127.0.0.1:9"]):
+        flags = ["--keypoints", str(tmp_path / "pair.npz"), "--no-overlay", "--overwrite", "--json", *live]
+        assert run(tmp_path, "--video", grey_video, *flags) == 0
+        assert json.loads(capsys.readouterr().out)["people"] == 2
+
+
+def test_python_lifts_the_keypoints_that_it_is_given(walker_file: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--keypoints", walker_file) == 0
+    frames = list(poseda_deploy.run(keypoints=walker_file))
+    assert [len(frame) for frame in frames] == [1] * 90
+    poses = load_poses(tmp_path / "out" / "a.poses.npz")
+    np.testing.assert_allclose(frames[40].pose_m[0], poses.pose_m[40], atol=1e-5)
+
+
+@pytest.mark.parametrize("flags", [{"out": "a"}, {"formats": ("csv",)}, {"overlay": False}, {"persons": 0}])
+def test_python_refuses_flags_at_the_call(flags: dict[str, Any], walker_file: Path) -> None:
+    with pytest.raises(InputError):
+        poseda_deploy.run(keypoints=walker_file, **flags)
+
+
+def test_python_closes_the_recording_where_the_bundle_fails(
+    grey_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+    monkeypatch.setattr(VideoReader, "__exit__", lambda reader, *error: closed.append(reader.path))
+    with pytest.raises(PosedaError):
+        next(poseda_deploy.run(grey_video, bundle=tmp_path / "none"))
+    assert closed == [grey_video]
 
 
 def test_what_needs_pictures_says_so(walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
