@@ -22,7 +22,7 @@ from poseda_deploy.skeleton import Skeleton as Skeleton
 __version__ = version("poseda-deploy")
 
 
-def run(video: str | PathLike[str] | int, **flags: Any) -> Iterator[PosedFrame]:
+def run(video: str | PathLike[str] | int | None = None, **flags: Any) -> Iterator[PosedFrame]:
     """The people of every frame of a video file, folder of images, camera (by number) or stream (by address).
 
     `flags` are those of `poseda-run` by name: persons=2, fov_deg=65, bundle=Path("models/adapted"), smooth=False, ... A

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from poseda_deploy.camera import Camera
 from poseda_deploy.camera_flags import choose_camera, known_of, known_scene
 from poseda_deploy.errors import InputError
-from poseda_deploy.skeleton import Skeleton
 from poseda_deploy.terminal import run_command, say, stop_asked
 
 from .options import RunOptions, output_paths
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from poseda_deploy.calibrate import Known
     from poseda_deploy.keypoints import Keypoints2D
 
+    from .detect import Detector
     from .lift import SceneCalibration
     from .live import Meter
     from .people import LivePeople
@@ -192,7 +192,7 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
     opened = ReplayDetector(known) if known else open_detector(options, quiet=options.quiet)
     with opened_lifter(options) as (backend, bundle), opened as detector:
         camera = camera_of(options, known, source.size_wh, bundle)
-        people = live_people(options, backend, bundle, camera, detector.skeleton)
+        people = live_people(options, backend, bundle, camera, detector)
         meter = Meter(StageClock())
         sinks, window = _sinks(options, outputs, source, camera, people, meter)
         with stop_asked(PROG, None) as asked:
@@ -217,13 +217,13 @@ def _run_as_it_comes(options: RunOptions, video: str, source: "Source") -> Mappi
 
 
 def live_people(
-    options: RunOptions, backend: "Backend", bundle: "Bundle", camera: Camera, skeleton: Skeleton
+    options: RunOptions, backend: "Backend", bundle: "Bundle", camera: Camera, detector: "Detector"
 ) -> "LivePeople":
     """What tracks, calibrates, lifts and smooths as frames come."""
     from .people import LivePeople
 
-    known, persons = known_scene(options, known_of_bundle(bundle, camera)), options.persons
-    return LivePeople(backend, camera, known, skeleton, persons, bones=options.bones, smooth=options.smooth)
+    known, persons = known_scene(options, known_of_bundle(bundle, camera)), detector.persons
+    return LivePeople(backend, camera, known, detector.skeleton, persons, bones=options.bones, smooth=options.smooth)
 
 
 def _sinks(

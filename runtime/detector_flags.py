@@ -28,7 +28,7 @@ class DetectorFlags(CommonOptions):
     detector_device: Literal["cpu", "cuda", "trt"] = "cpu"
     """What runs the ONNX models, never silently another; trt: ONNX Runtime's TensorRT provider."""
     persons: int = 1
-    """People to look for, or to keep, in each frame."""
+    """People to look for in each frame, or to keep of JSON; of --keypoints everybody is lifted, live and whole."""
 
     def check(self) -> None:
         """A number of people that a picture can show."""
