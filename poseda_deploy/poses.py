@@ -2,10 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +18,11 @@ from poseda_deploy.files import require_file, write_aside
 from poseda_deploy.npz import MAX_BYTES, load_npz, numbers, whole_numbers
 
 _ROW = {"pose": (17, 3), "root": (3,), "score": (17,)}
+_COLUMNS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+    **{"frame": (np.dtype("i8"), ()), "person": (np.dtype("i8"), ()), "time_s": (np.dtype("f8"), ())},
+    **{key: (np.dtype("f4"), shape) for key, shape in _ROW.items()},
+}
+"""Keys of a line of NAME.poses.jsonl in the order of Poses3D, with what one row of each is."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,9 @@ class Poses3D:
 
     def save(self, path: Path) -> None:
         """Write NAME.poses.npz."""
-        with write_aside(path) as aside, aside.open("wb") as stream:
+        with write_aside(path) as aside:
             np.savez_compressed(
-                stream,
+                aside,
                 frame=self.frame,
                 person=self.person,
                 time_s=self.time_s,
@@ -136,24 +144,46 @@ def load_poses_jsonl(path: str | Path) -> tuple[Poses3D, str]:
 
     Anything else that is not a row is an InputError that names the line.
     """
-    keys: list[tuple[int, int, float]] = []
-    values: dict[str, list[np.ndarray]] = {key: [] for key in _ROW}
-    cut = ""
+    columns = [BytesIO() for _ in _COLUMNS]
+    rows, cut = _spooled(path, [column.write for column in columns])
+    kinds = zip(columns, _COLUMNS.values(), strict=True)
+    return Poses3D(*(np.frombuffer(c.getbuffer(), kind).reshape(rows, *shape) for c, (kind, shape) in kinds)), cut
+
+
+@contextmanager
+def mapped_poses_jsonl(path: Path) -> Iterator[tuple[Poses3D, str]]:
+    """As load_poses_jsonl, but in temporary files beside it, 308 bytes a row, mapped into memory and gone afterwards.
+
+    A table of any length: what reads it part by part holds no more than the part. The files have no names, so that
+    none is left where the process is killed.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(TemporaryFile(dir=path.parent)) for _ in _COLUMNS]
+        rows, cut = _spooled(path, [file.write for file in files])
+        yield Poses3D(*map(_mapped, files, _COLUMNS.values(), [rows] * len(files))), cut
+
+
+def _mapped(file: IO[bytes], column: tuple[np.dtype[Any], tuple[int, ...]], rows: int) -> np.ndarray:
+    kind, shape = column
+    file.flush()
+    return np.memmap(file, kind, "r", shape=(rows, *shape)) if rows else np.zeros((0, *shape), kind)
+
+
+def _spooled(path: str | Path, columns: Sequence[Callable[[bytes], object]]) -> tuple[int, str]:
+    """Hand the log's rows to the columns as bytes; how many rows there were, and the half line at the end."""
+    count = 0
     with require_file(Path(path), "poses").open("rb") as stream:
         for line in stream:
             try:
                 own, arrays = _row(line)
             except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
                 if line.endswith(b"\n"):
-                    raise _no_row(path, len(keys) + 1, error) from error
-                cut = line.decode("utf-8", errors="replace")
-                break
-            keys.append(own)
-            for key, array in arrays.items():
-                values[key].append(array)
-    frame, person, time_s = (np.array(column) for column in zip(*keys, strict=True)) if keys else (np.zeros(0),) * 3
-    table = (np.array(values[key], np.float32).reshape(-1, *shape) for key, shape in _ROW.items())
-    return Poses3D(frame.astype(int), person.astype(int), time_s.astype(float), *table), cut
+                    raise _no_row(path, count + 1, error) from error
+                return count, line.decode("utf-8", errors="replace")
+            count += 1
+            for write, value, (kind, _) in zip(columns, (*own, *arrays.values()), _COLUMNS.values(), strict=True):
+                write(np.asarray(value, kind).tobytes())
+    return count, ""
 
 
 def _row(line: bytes) -> tuple[tuple[int, int, float], dict[str, np.ndarray]]:

@@ -4,8 +4,10 @@ Where several bones meet, each starts from a joint of its own in the same place 
 CMU's motion library: hips and shoulders are not rigid, and so positions come out exactly.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from jaxtyping import Float
 
 from poseda_deploy.skeleton import H36M17
 
-from .takes import Take
+from .takes import BLOCK_FRAMES, Take
 
 Array = np.ndarray
 Turns = Float[Array, "t 3 3"]
@@ -50,14 +52,43 @@ class Node:
 
 def write_bvh(take: Take, path: Path) -> None:
     """Centimetres, y up; mean bone lengths of the take; a gap holds the pose before it."""
-    joints_m = take.held_m
-    bone_m = joints_m - joints_m[:, list(H36M17.parents)]
-    degrees = np.rad2deg(np.concatenate(_angles_rad(_skeleton(), np.eye(3), joints_m, bone_m), 1))
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write("HIERARCHY\n" + "\n".join(_described(_skeleton(), np.linalg.norm(bone_m, axis=-1).mean(0))))
-        stream.write(f"\nMOTION\nFrames: {len(joints_m)}\nFrame Time: {1 / float(take.fps):.8f}\n")
-        for row in np.concatenate([joints_m[:, 0] * CM, degrees], 1).tolist():
+        stream.write("HIERARCHY\n" + "\n".join(_described(_skeleton(), _bone_lengths_m(take))))
+        stream.write(f"\nMOTION\nFrames: {take.frames}\nFrame Time: {1 / float(take.fps):.8f}\n")
+        for row in chain.from_iterable(_channels(take)):
             stream.write(" ".join(f"{value:.5f}" for value in row) + "\n")
+
+
+def _bone_lengths_m(take: Take) -> Float[Array, "17"]:
+    """Means over the take; a gap counts as the pose before it."""
+    return sum((np.linalg.norm(_bone_m(m), axis=-1).sum(0) for _, m in _held(take)), np.zeros(17)) / take.frames
+
+
+def _bone_m(joints_m: Float[Array, "t 17 3"]) -> Float[Array, "t 17 3"]:
+    return joints_m - joints_m[:, list(H36M17.parents)]
+
+
+def _channels(take: Take) -> Iterator[list[list[float]]]:
+    """The file's rows of numbers, block by block: each goes on with the turns at which the one before ended."""
+    last_deg = None
+    for before, joints_m in _held(take):
+        with_last = joints_m if before is None else np.concatenate([before, joints_m])
+        degrees = np.rad2deg(np.concatenate(_angles_rad(_skeleton(), np.eye(3), with_last, _bone_m(with_last)), 1))
+        if last_deg is not None:
+            degrees = degrees[1:] + 360 * np.round((last_deg - degrees[0]) / 360)
+        last_deg = degrees[-1]
+        yield np.concatenate([joints_m[:, 0] * CM, degrees], 1).tolist()
+
+
+def _held(take: Take) -> Iterator[tuple[Float[Array, "1 17 3"] | None, Float[Array, "t 17 3"]]]:
+    """Blocks of the take, with the last frame before each; the format knows no gaps, so what was there last stays."""
+    before = None
+    for part in take.parts(BLOCK_FRAMES):
+        joints_m = part.joints_m if before is None else np.concatenate([before, part.joints_m])
+        known = np.isfinite(joints_m).all((1, 2))
+        held_m = joints_m[np.maximum.accumulate(np.where(known, np.arange(len(known)), known.argmax()))]
+        yield before, held_m[0 if before is None else 1 :]
+        before = held_m[-1:]
 
 
 @cache

@@ -1,13 +1,13 @@
 """Motion capture files of one person: TRC (OpenSim's markers) and C3D."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from poseda_deploy.skeleton import H36M17
 
-from .takes import Take
+from .takes import BLOCK_FRAMES, Take
 
 C3D_FRAMES = 65_535
 """A C3D file counts them in 16 bits."""
@@ -18,7 +18,7 @@ def write_trc(take: Take, path: Path, name: str) -> None:
 
     Blanks, which the format allows too, OpenSim 4.6 refuses at the end of a line.
     """
-    frames, rate = len(take.joints_m), f"{float(take.fps):.6f}"
+    frames, rate = take.frames, f"{float(take.fps):.6f}"
     head = [
         f"PathFileType\t4\t(X/Y/Z)\t{name}",
         "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
@@ -27,22 +27,18 @@ def write_trc(take: Take, path: Path, name: str) -> None:
         "\t\t" + "\t".join(f"{axis}{marker}" for marker in range(1, 18) for axis in "XYZ"),
         "",
     ]
-    rows = zip(take.time_s, take.joints_m.reshape(-1, 51).tolist(), strict=True)
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"{line}\n" for line in head)
-        for number, (time_s, xyz_m) in enumerate(rows, take.first_frame + 1):
-            fields = "\t".join(f"{value:.5f}" for value in xyz_m).replace("nan", "NaN")
-            stream.write(f"{number}\t{time_s:.6f}\t{fields}\n")
+        for part in take.parts(BLOCK_FRAMES):
+            rows = zip(part.time_s, part.joints_m.reshape(-1, 51).tolist(), strict=True)
+            for number, (time_s, xyz_m) in enumerate(rows, part.first_frame + 1):
+                fields = "\t".join(f"{value:.5f}" for value in xyz_m).replace("nan", "NaN")
+                stream.write(f"{number}\t{time_s:.6f}\t{fields}\n")
 
 
-def c3d_parts(take: Take) -> list[Take]:
+def c3d_parts(take: Take) -> Iterator[Take]:
     """The take, cut into as many as the format's count of frames asks for."""
-    joints_m, starts = take.joints_m, range(0, len(take.joints_m), C3D_FRAMES)
-    first, start_s, fps = take.first_frame, take.start_s, float(take.fps)
-    return [
-        replace(take, first_frame=first + i, start_s=start_s + i / fps, joints_m=joints_m[i : i + C3D_FRAMES])
-        for i in starts
-    ]
+    return take.parts(C3D_FRAMES)
 
 
 def write_c3d(take: Take, path: Path) -> None:
@@ -50,7 +46,7 @@ def write_c3d(take: Take, path: Path) -> None:
     import ezc3d  # require_libraries has looked for it
 
     file = ezc3d.c3d()
-    frames = len(take.joints_m)
+    frames = take.frames
     x, y, z = np.moveaxis(take.joints_m, 2, 0) * 1000
     missing = np.isnan(x.T)[None]
     points = np.concatenate([np.stack([x, -z, y]).transpose(0, 2, 1), np.ones((1, 17, frames))])

@@ -1,5 +1,6 @@
 """Recordings for Rerun's viewer: joints and bones of everybody over time, and the camera that filmed them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from poseda_deploy.poses import Poses3D
 from poseda_deploy.skeleton import H36M17
 
 from .draw import BONE_WIDTH_M, PEOPLE, tint
-from .takes import at_constant_rate, upright_axes
+from .takes import Rate, blocks_of, constant_rate, people, upright_axes
 
 Array = np.ndarray
 
@@ -30,10 +31,9 @@ def write_rrd(poses: Poses3D, up: Float[Array, "3"], camera: Camera | None, path
         recording.log(
             "world/camera", rerun.Pinhole(focal_length=focal, principal_point=center, resolution=size), static=True
         )
-    period_s = 1 / float(at_constant_rate(poses)[1])
-    for who in np.unique(poses.person).tolist():
-        mine = (poses.person == who) & np.isfinite(poses.joints_m).all((1, 2))
-        _log_person(recording, who, poses.frame[mine], poses.time_s[mine], poses.joints_m[mine] @ axes.T, period_s)
+    rate = constant_rate(poses)
+    for who, (first, last) in sorted(people(poses).items()):
+        _log_person(recording, who, blocks_of(poses, first, last, who), axes, rate)
     recording.flush()
     recording.disconnect()
 
@@ -46,23 +46,34 @@ def _drawn_focal_px(camera: Camera) -> tuple[float, float]:
     return camera.size_wh[0] / 2 / across, camera.size_wh[1] / 2 / down
 
 
-def _log_person(
-    recording: Any, who: int, frame: Array, time_s: Array, joints_m: Float[Array, "t 17 3"], period_s: float
-) -> None:
+def _log_person(recording: Any, who: int, blocks: Iterable[Poses3D], axes: Float[Array, "3 3"], rate: Rate) -> None:
     import rerun
 
     name = f"world/person{who}"
     hue, edges = PEOPLE[who % len(PEOPLE)], np.array(H36M17.edges)
     colours = [tint(joint, hue)[::-1] for joint in range(17)]
-    at = [rerun.TimeColumn("frame", sequence=frame), rerun.TimeColumn("time", duration=time_s)]
-    joints = rerun.Points3D.columns(positions=joints_m.reshape(-1, 3)).partition([17] * len(frame))
-    bones = rerun.LineStrips3D.columns(strips=joints_m[:, edges].reshape(-1, 2, 3)).partition([len(edges)] * len(frame))
     radius_m, of_bones = BONE_WIDTH_M / 2, [colours[child] for _, child in H36M17.edges]
     recording.log(f"{name}/joints", rerun.Points3D.from_fields(colors=colours, radii=radius_m), static=True)
     recording.log(f"{name}/bones", rerun.LineStrips3D.from_fields(colors=of_bones, radii=radius_m / 2), static=True)
-    recording.send_columns(f"{name}/joints", indexes=at, columns=joints)
-    recording.send_columns(f"{name}/bones", indexes=at, columns=bones)
-    for i in np.flatnonzero(np.diff(frame, append=frame[-1] + 2) > 1):  # the viewer keeps what nobody clears
-        recording.set_time("frame", sequence=int(frame[i]) + 1)
-        recording.set_time("time", duration=float(time_s[i]) + period_s)
-        recording.log(name, rerun.Clear(recursive=True))
+    left = (-1, -np.inf)
+    for block in blocks:
+        joints_m, rows = block.joints_m @ axes.T, len(block)
+        at = [rerun.TimeColumn("frame", sequence=block.frame), rerun.TimeColumn("time", duration=block.time_s)]
+        joints = rerun.Points3D.columns(positions=joints_m.reshape(-1, 3)).partition([17] * rows)
+        bones = rerun.LineStrips3D.columns(strips=joints_m[:, edges].reshape(-1, 2, 3)).partition([len(edges)] * rows)
+        recording.send_columns(f"{name}/joints", indexes=at, columns=joints)
+        recording.send_columns(f"{name}/bones", indexes=at, columns=bones)
+        for frame, time_s in zip(block.frame.tolist(), block.time_s.tolist(), strict=True):
+            if frame - left[0] > 1 and rate.longest_s < time_s - left[1] < np.inf:
+                _clear(recording, name, *left, rate)
+            left = (frame, time_s)
+    _clear(recording, name, *left, rate)
+
+
+def _clear(recording: Any, name: str, frame: int, time_s: float, rate: Rate) -> None:
+    """One frame after the person was last there: the viewer keeps what nobody clears."""
+    import rerun
+
+    recording.set_time("frame", sequence=frame + 1)
+    recording.set_time("time", duration=time_s + 1 / float(rate.fps))
+    recording.log(name, rerun.Clear(recursive=True))

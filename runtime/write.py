@@ -8,8 +8,9 @@ docs/outputs.md says what stands where.
 """
 
 import csv
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from jaxtyping import Float
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import write_aside
-from poseda_deploy.poses import PosedFrame, Poses3D, load_poses_jsonl
+from poseda_deploy.poses import PosedFrame, Poses3D, mapped_poses_jsonl
 from poseda_deploy.skeleton import H36M17
 from poseda_deploy.terminal import say
 
 from .bvh_writer import write_bvh
 from .markers import c3d_parts, write_c3d, write_trc
 from .rerun_file import write_rrd
-from .takes import Take, at_constant_rate, takes
+from .takes import Take, constant_rate, table_blocks, takes
 from .video import Frame
 
 Up = Float[np.ndarray, "3"]
@@ -60,10 +61,10 @@ def write_poses(
     `up`: pointing up in camera axes, zeros = as the picture; `camera`: drawn in the rrd.
     """
     if set(formats) & set(CONSTANT_RATE):
-        _, fps, resampled = at_constant_rate(poses)
-        if resampled:
+        rate = constant_rate(poses)
+        if rate.varies:
             files = ", ".join(name for name in formats if name in CONSTANT_RATE)
-            say(f"the frame rate varies, or frames were dropped: {files} resampled to {fps} fps")
+            say(f"the frame rate varies: {files} resampled to {rate.fps} fps")
     return [path for name in formats for path in WRITERS[name](poses, up, camera, outputs[name])]
 
 
@@ -105,10 +106,10 @@ def convert_log(
     log, others = outputs["jsonl"], [name for name in formats if name != "jsonl"]
     if not others:
         return [log]
-    poses, cut = load_poses_jsonl(log)
-    if cut:
-        say(f"{log}: the last line is cut short and left out; the {len(poses)} rows before it are whole")
-    return [log, *write_poses(poses, up, outputs, others, camera)]
+    with mapped_poses_jsonl(log) as (poses, cut):
+        if cut:
+            say(f"{log}: the last line is cut short and left out; the {len(poses)} rows before it are whole")
+        return [log, *write_poses(poses, up, outputs, others, camera)]
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
@@ -127,13 +128,14 @@ def _jsonl(poses: Poses3D, up: Up, camera: Camera | None, path: Path) -> list[Pa
 def _csv(poses: Poses3D, up: Up, camera: Camera | None, path: Path) -> list[Path]:
     """One row a person and frame: absolute joints in metres, camera axes, then the scores; empty = not finite."""
     joints = [f"{joint}_{axis}_m" for joint in H36M17.joints for axis in "xyz"]
-    columns = (poses.frame, poses.person, poses.time_s, poses.joints_m.reshape(-1, 51), poses.score)
     with write_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["frame", "person", "time_s", *joints, *(f"{joint}_score" for joint in H36M17.joints)])
-        for frame, person, time_s, xyz_m, score in zip(*(column.tolist() for column in columns), strict=True):
-            numbers = [f"{value:.5f}" if np.isfinite(value) else "" for value in xyz_m]
-            writer.writerow([frame, person, f"{time_s:.6f}", *numbers, *(f"{value:.3f}" for value in score)])
+        for part in table_blocks(poses):
+            columns = (part.frame, part.person, part.time_s, part.joints_m.reshape(-1, 51), part.score)
+            for frame, person, time_s, xyz_m, score in zip(*(column.tolist() for column in columns), strict=True):
+                numbers = [f"{value:.5f}" if math.isfinite(value) else "" for value in xyz_m]
+                writer.writerow([frame, person, f"{time_s:.6f}", *numbers, *(f"{value:.3f}" for value in score)])
     return [path]
 
 
@@ -143,11 +145,11 @@ def _rrd(poses: Poses3D, up: Up, camera: Camera | None, path: Path) -> list[Path
     return [path]
 
 
-def _each(write: Callable[[Take, Path, str], None], parts: Callable[[Take], list[Take]]) -> Write:
+def _each(write: Callable[[Take, Path, str], None], parts: Callable[[Take], Iterable[Take]]) -> Write:
     """A file a person; the files of other people that an earlier run left under this name go."""
 
     def write_all(poses: Poses3D, up: Up, camera: Camera | None, path: Path) -> list[Path]:
-        before, people, written = written_before(path), takes(poses, up), []
+        before, people, written = written_before(path), list(takes(poses, up)), []
         for take in people:
             named = path if len(people) == 1 else path.with_suffix(f".person{take.person}{path.suffix}")
             for number, part in enumerate(parts(take), 1):

@@ -21,7 +21,7 @@ from poseda_deploy.poses import PosedFrame, Poses3D, load_poses, load_poses_json
 from poseda_deploy.runtime import markers, write
 from poseda_deploy.runtime.bvh_writer import euler_rad, smallest_turn
 from poseda_deploy.runtime.options import Format
-from poseda_deploy.runtime.takes import at_constant_rate, takes
+from poseda_deploy.runtime.takes import constant_rate, takes
 from poseda_deploy.runtime.video import Frame
 from poseda_deploy.runtime.write import (
     WRITERS,
@@ -302,8 +302,10 @@ def test_rows_that_are_not_finite(alone: Poses3D, tmp_path: Path) -> None:
 def test_a_constant_rate_is_known_though_stamps_are_rounded(fps: float, digits: int) -> None:
     joints_m = walk_m(300)
     poses = table(np.arange(300), np.zeros(300, int), np.round(np.arange(300) / fps, digits), joints_m)
-    steady, found, resampled = at_constant_rate(poses)
-    assert float(found) == pytest.approx(fps, rel=1e-6) and not resampled and steady is poses
+    rate = constant_rate(poses)
+    assert float(rate.fps) == pytest.approx(fps, rel=1e-6) and not rate.varies
+    (take,) = takes(poses, np.zeros(3))
+    np.testing.assert_array_equal(take.joints_m, poses.joints_m * [1.0, -1, -1], "each row as it is")
 
 
 def test_a_varying_rate_is_resampled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
