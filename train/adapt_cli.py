@@ -75,9 +75,11 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
         raise InputError("no target", hint="--target-2d my_keypoints.npz (poseda-detect --video FILE writes one)")
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
+    from .config import require_device
     from .publish import publish, require_exporters
 
     require_exporters()
+    require_device(options.device)
     import torch
 
     from poseda_deploy.model import load_lifter

@@ -140,9 +140,11 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
     """Train and write the bundle; returns the summary."""
     require_seed(options.seed)
     refuse_existing(options.out, options.overwrite)
+    from .config import require_device
     from .publish import publish, require_exporters
 
     require_exporters()
+    require_device(options.device)
     import torch
 
     from poseda_deploy.bundle import WEIGHTS, load_bundle

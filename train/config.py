@@ -4,10 +4,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poseda_deploy.errors import InputError
+import torch
+
+from poseda_deploy.errors import BackendError, InputError
 from poseda_deploy.model import LifterConfig
 
 from .views import ViewConfig
+
+
+def require_device(device: str) -> None:
+    """BackendError where a GPU is asked for and PyTorch finds none: before any work."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            f"--device cuda: this PyTorch finds no GPU (torch {torch.__version__})",
+            hint="--device cpu; nvidia-smi shows the driver, and a torch whose version ends in +cpu has no CUDA",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,11 +68,14 @@ def judge(before: Evidence, after: Evidence) -> Verdict:
 
 
 def matched_views(source: ViewSampler, target: Target2D, config: TargetViewConfig) -> Views:
-    """Source people who look like held-out frames of the target: a validation set nobody had to label."""
+    """Source people who look like held-out frames of the target: a validation set nobody had to label.
+
+    On the CPU, wherever the source's poses lie: lifters are judged there, where they are published and run.
+    """
     sampler = TargetSampler(source, [target], replace(config, jitter=0.0))
     held = torch.from_numpy(target.held_out.nonzero()[0])
     frame = held[torch.linspace(0, len(held) - 1, min(FRAMES, len(held))).long()].to(source.pose_m.device)
-    return sampler.matched(sampler.cameras[0], frame, POOL, NEAREST)
+    return sampler.matched(sampler.cameras[0], frame, POOL, NEAREST).cpu()
 
 
 @torch.no_grad()

@@ -89,6 +89,10 @@ class Views:
         """Those views, in that order."""
         return Views(self.keypoints[index], self.camera[index], self.up[index], self.bones[index], self.pose[index])
 
+    def cpu(self) -> "Views":
+        """The same on the CPU."""
+        return Views(*(getattr(self, field.name).cpu() for field in fields(Views)))
+
     @staticmethod
     def joined(parts: Sequence["Views"]) -> "Views":
         """One after the other."""
