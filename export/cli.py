@@ -1,7 +1,7 @@
 """poseda-export: one verified lifter for every runtime, proven in millimetres before anything is written."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,6 +41,16 @@ class ExportOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         parse_batch(self.batch)
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What is for engines, and what for writing anything."""
+        yield from super().idle()
+        if self.trt is None:
+            yield from ((name, "--trt") for name in ("batch", "gpu"))
+            if self.onnx is None:
+                yield "out", "--onnx or --trt"
+                if self.triton is None:
+                    yield "overwrite", "--onnx, --trt or --triton"
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Which camera, and how it stands: flags of every command that reads 2D, and what is assumed where they say nothing."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,12 @@ class CameraOptions(CommonOptions):
     """Focal length in pixels."""
     fov_deg: Annotated[float | None, tyro.conf.arg(metavar="DEG")] = None
     """Angle of view across the longer image side."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """A name without a file that has several."""
+        yield from super().idle()
+        if self.intrinsics is None:
+            yield "camera_name", "--intrinsics FILE"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -44,6 +44,10 @@ class CommonOptions:
     def check(self) -> None:
         """InputError where flags do not go together; before any work is done."""
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """(field, what it needs) of flags that have no effect beside the others; one that is given is an error."""
+        yield from ()
+
 
 def run_command(
     options_type: type[Options],
@@ -62,9 +66,11 @@ def run_command(
     try:
         with _sigterm_ends():
             with _stdout_arrives():
-                options = tyro.cli(options_type, args=with_config(words), prog=prog, description=description)
+                words = with_config(words)
+                options = tyro.cli(options_type, args=words, prog=prog, description=description)
             with redirect_stdout(sys.stderr):
                 options.check()
+                refuse_idle(options, _typed(words))
                 summary = work(options)
             with _stdout_arrives():
                 _tell(options, summary)
@@ -76,6 +82,19 @@ def run_command(
                 say(line)
         return _fail(prog, error)
     return 0
+
+
+def refuse_idle(options: CommonOptions, given: Collection[str]) -> None:
+    """InputError at the first of the given fields that has no effect."""
+    for name, needs in options.idle():
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} has no effect here: it needs {needs}", hint=f"leave out {flag}")
+
+
+def _typed(words: Sequence[str]) -> set[str]:
+    """Fields named on a command line; one that is switched off (--no-overlay) asks for nothing."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def _tell(options: CommonOptions, summary: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.poses import PosedFrame
+from poseda_deploy.terminal import refuse_idle
 
 from .cli import camera_of, keypoints_of, known_of_bundle, live_people, opened_lifter, told
 from .clip import detections_of, lift_clip
@@ -42,6 +43,7 @@ def run(video: str | Path | int | None = None, **flags: Any) -> Generator[PosedF
         raise InputError(f"{idle[0]} is for poseda-run", hint="in Python the frames are yours: loop over them")
     options = RunOptions(video=None if video is None else str(video), **{"quiet": True, **flags})
     options.check()
+    refuse_idle(options, flags)
     known = keypoints_of(options)
     if options.video is None:
         assert known is not None  # as checked

@@ -1,6 +1,6 @@
 """poseda-detect: a video, or another detector's JSON, in; my_keypoints.npz out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.skeleton import skeleton_named
 from poseda_deploy.terminal import run_command
 
-from .detector_flags import DetectorFlags, open_detector
+from .detector_flags import DETECTING, DetectorFlags, open_detector
 from .rates import exact_rate
 from .timing import StageClock
 
@@ -38,6 +38,16 @@ class DetectOptions(DetectorFlags):
     """Width and height in pixels of the images behind the JSON."""
     fps: str = "30"
     """Frame rate behind the JSON or the images, exact: 30, 29.97 or 30000/1001."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What is for pictures, and what for JSON."""
+        if self.video is None:
+            yield from ((name, "--video") for name in DETECTING if name != "persons")
+        else:
+            yield from ((name, "--from-openpose or --from-coco") for name in ("skeleton", "image_size"))
+            if not Path(self.video).is_dir():
+                yield "fps", "a folder of images, or JSON"
+        yield from super().idle()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """Which detector: the flags that poseda-detect and poseda-run share."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,16 @@ class DetectorFlags(CommonOptions):
         """A number of people that a picture can show."""
         if not 1 <= self.persons <= MOST_PERSONS:
             raise InputError(f"--persons must be 1 to {MOST_PERSONS}, got {self.persons}")
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What only ONNX models take."""
+        yield from super().idle()
+        if self.detector == "mediapipe":
+            yield from ((name, "--detector onnx") for name in ("person_model", "person_input", "detector_device"))
+
+
+DETECTING = tuple(field.name for field in fields(DetectorFlags) if field.name not in vars(CommonOptions))
+"""Fields that say how people are found."""
 
 
 def open_detector(flags: DetectorFlags, *, quiet: bool) -> AbstractContextManager[Any]:

@@ -1,5 +1,6 @@
 """The flags of poseda-run, and what follows from them before any work is done."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 from poseda_deploy.camera_flags import SceneOptions
 from poseda_deploy.errors import InputError
 
-from .detector_flags import DetectorFlags
+from .detector_flags import DETECTING, DetectorFlags
 from .rates import exact_rate
 
 Format = Literal["npz", "jsonl", "csv", "trc", "c3d", "bvh", "rrd"]
@@ -69,6 +70,22 @@ class RunOptions(SceneOptions, DetectorFlags):
         if self.as_it_comes and self.video is None:
             raise InputError("--show, --web and --stream need pictures", hint="--video FILE|INDEX|URL")
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What needs pictures, a folder of them, a page, or a live run."""
+        yield from super().idle()
+        if self.keypoints is not None:
+            yield from ((name, "pictures to detect people in, without --keypoints") for name in DETECTING)
+        if self.video is None and not self.demo:
+            yield from ((name, "--video") for name in ("overlay", "record", "image_fps"))
+        elif self.demo or not Path(self.video or "").is_dir():
+            yield "image_fps", "a folder of images"
+        if self.web is None:
+            yield "web_host", "--web PORT"
+        if self.as_it_comes:
+            yield "overlay", "a recording that is lifted whole; --record records as it comes"
+        elif self.demo or not may_be_live(self.video or ""):
+            yield "record", "a live run; of a recording --overlay is written anyway"
+
     @property
     def as_it_comes(self) -> bool:
         """Whether somebody watches: then frames are lifted one by one, knowing the past only."""
@@ -78,6 +95,11 @@ class RunOptions(SceneOptions, DetectorFlags):
     def images_per_s(self) -> Fraction:
         """Of a folder of images."""
         return exact_rate("--image-fps", self.image_fps)
+
+
+def may_be_live(spec: str) -> bool:
+    """Whether --video names a camera or an address, as far as its form says it."""
+    return spec.isdecimal() or "://" in spec
 
 
 def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -54,6 +54,11 @@ class TrainOptions(CommonOptions):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What is for folders of BVH."""
+        yield from super().idle()
+        yield from _idle_without_bvh(self.source)
+
 
 @dataclass(frozen=True)
 class ImportOptions(CommonOptions):
@@ -89,6 +94,16 @@ class PriorOptions(CommonOptions):
     """Folder to write."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an existing prior."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What is for folders of BVH."""
+        yield from super().idle()
+        yield from _idle_without_bvh(self.source)
+
+
+def _idle_without_bvh(source: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    if not any(path.is_dir() for path in source):
+        yield "bvh_scale", "--source DIR, a folder of BVH"
 
 
 def learn_prior(options: PriorOptions) -> Mapping[str, Any]:

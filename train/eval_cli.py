@@ -1,6 +1,6 @@
 """poseda-eval: measure a lifter where the true 3D is known, in mm, by the protocols that papers use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,6 +47,14 @@ class EvalOptions(CommonOptions):
     """Read up and bone lengths off each view's own 2D first, as poseda-run does; --no-calibrate leaves them unknown."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="FILE.poses.npz")] = None
     """Measure poses that poseda-run wrote for one camera of the target; the first person of a frame counts."""
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """What needs a foreign lifter, or noise."""
+        yield from super().idle()
+        if self.peer_onnx is None:
+            yield "peer_flip", "--peer-onnx"
+        if not self.noise:
+            yield "seed", "--noise"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
