@@ -177,3 +177,15 @@ def test_every_batch_size_gives_the_same_poses(exported: tuple[Bundle, dict[str,
             some_pose, some_root = backend.lift(*(value[:count] for value in people.values()))
             np.testing.assert_allclose(some_pose, pose[:count], atol=5e-5)
             np.testing.assert_allclose(some_root, root[:count], atol=5e-5)
+
+
+def test_a_model_repository_keeps_what_others_put_there(tiny: Bundle, tmp_path: Path) -> None:
+    from poseda_deploy.export.triton import write_repository
+
+    write_repository(tiny, tmp_path, overwrite=False)
+    (tmp_path / "poseda_lifter" / "2").mkdir()
+    (tmp_path / "poseda_lifter" / "2" / "model.onnx").write_bytes(b"another version")
+    (tmp_path / "poseda_lifter" / "1" / "model.onnx").write_bytes(b"stale")
+    write_repository(tiny, tmp_path, overwrite=True)
+    assert (tmp_path / "poseda_lifter" / "2" / "model.onnx").read_bytes() == b"another version"
+    assert (tmp_path / "poseda_lifter" / "1" / "model.onnx").read_bytes() == tiny.file("lifter.onnx").read_bytes()
