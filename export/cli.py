@@ -1,5 +1,6 @@
 """poseda-export: one verified lifter for every runtime, proven in millimetres before anything is written."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from poseda_deploy.bundle import ONNX, WEIGHTS, Bundle, default_bundle_path, load_bundle, shipped_bundle_path
-from poseda_deploy.errors import BundleError, InputError
+from poseda_deploy.errors import InputError
+from poseda_deploy.outputs import require_folder_place
+from poseda_deploy.scratch import scratch_beside
 from poseda_deploy.terminal import CommonOptions, progress, run_command, say
 
 OUT = Path("models/exported")
@@ -76,11 +79,10 @@ def export(options: ExportOptions) -> Mapping[str, Any]:
     out = _target(options, bundle) if writes else bundle.path
     if writes:
         _refuse_existing(options, out)
-        out.parent.mkdir(parents=True, exist_ok=True)
     # beside its place, so that moving it in is a rename; the package's own folder may be read-only
-    beside = out if (out / WEIGHTS).exists() else out.parent
-    with tempfile.TemporaryDirectory(prefix=".poseda-export.", dir=beside if writes else None) as scratch:
-        result, summary = _make(options, bundle, out if writes else None, Path(scratch))
+    beside = Path(os.path.realpath(out)) if writes else Path(tempfile.gettempdir()) / "poseda-export"
+    with scratch_beside(beside) as scratch:
+        result, summary = _make(options, bundle, out if writes else None, scratch)
     if options.triton is not None:
         from .triton import write_repository
 
@@ -113,6 +115,7 @@ def _target(options: ExportOptions, bundle: Bundle) -> Path:
     out = options.out or (OUT if shipped else bundle.path)
     if options.out is None and shipped:
         say(f"poseda-export: the shipped lifter is copied to {OUT}; run it with poseda-run --bundle {OUT}")
+    require_folder_place(out, overwrite=True)  # to a bundle that is there, files are added
     if out.resolve() == bundle.path.resolve() or not out.exists() or not any(out.iterdir()):
         return out
     there = load_bundle(out)
@@ -126,8 +129,6 @@ def _refuse_existing(options: ExportOptions, out: Path) -> None:
     name = {"fp32": ONNX, "fp16": "lifter.fp16.onnx"}.get(options.onnx or "")
     if name and (out / name).exists() and not options.overwrite:
         raise InputError(f"{out / name} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
-    if not (out / WEIGHTS).exists() and out.exists() and any(out.iterdir()):
-        raise BundleError(f"{out} has files but is no bundle", hint="--out DIR names another folder")
 
 
 def _gpus(text: str) -> tuple[str, ...]:

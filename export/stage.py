@@ -1,12 +1,12 @@
 """An export in the making: a copy of the bundle beside its place, files added and proven there, then moved in whole."""
 
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from poseda_deploy.backend import open_backend, open_foreign_onnx
 from poseda_deploy.bundle import (
+    MANIFEST,
     WEIGHTS,
     Bundle,
     Engine,
@@ -23,6 +23,7 @@ from poseda_deploy.files import sha256
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.model import Lifter, load_lifter
 from poseda_deploy.onnx_graph import read_onnx, write_onnx
+from poseda_deploy.swap import listed, replaced
 
 from .parity import Inputs, Parity, Reference, compare, fault, probe, reference, require, torch_poses
 from .precision import in_precision
@@ -46,7 +47,7 @@ class Stage:
         self.folder.mkdir()
         for name in self.bundle.manifest.files:
             if name not in self.bundle.manifest.engines:
-                shutil.copyfile(self.bundle.path / name, self.folder / name)
+                (self.folder / name).write_bytes(self.bundle.read(name))
         self.lifter: Lifter = load_lifter(self.bundle)
         self.gpu = find_gpu()
 
@@ -129,19 +130,16 @@ class Stage:
         return {**old, "parity": parity}
 
     def publish(self, out: Path, *, overwrite: bool) -> Bundle:
-        """Into a bundle that is there, file by file and manifest last; or as a new one, in one move."""
+        """Into a bundle that is there, or as a new one; in one step."""
         taken = [name for name in self.names if (out / name).exists()]
         if taken and not overwrite:
             raise InputError(f"{out / taken[0]} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
-        if (out / WEIGHTS).exists():
-            there = load_bundle(out)
-            return add_to_bundle(there, self.folder, self.engines, self._report(there.manifest.report), self.names)
+        if listed(out):
+            return add_to_bundle(out, self.folder, self.engines, self.names, self._report)
         staged = self.staged()
-        for name in {path.name for path in self.folder.iterdir()} - set(staged.manifest.files) - {"manifest.json"}:
-            (self.folder / name).unlink()
-        if out.exists():
-            out.rmdir()
-        self.folder.rename(out)
+        with replaced(out, overwrite=False) as new:
+            for name in (*staged.manifest.files, MANIFEST):
+                (self.folder / name).rename(new / name)
         return load_bundle(out)
 
     def summary(self) -> dict[str, Any]:

@@ -7,13 +7,12 @@
 Fields are those of Triton's model_config.proto; a test parses every file with NVIDIA's own schema.
 """
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from poseda_deploy.bundle import Bundle, Precision, onnx_name
 from poseda_deploy.errors import InputError
+from poseda_deploy.files import write_aside
 from poseda_deploy.onnx_graph import SHAPES
 
 MOST_PEOPLE = 4096
@@ -22,43 +21,38 @@ QUEUE_US = 500
 
 
 def write_repository(bundle: Bundle, folder: Path, overwrite: bool) -> list[Path]:
-    """One folder a model, each moved into place when it is whole; returns them."""
-    models = dict(_models(bundle))
+    """One folder a model, each file of it replaced in one step, the configuration last; returns them.
+
+    What else lies in those folders, such as other versions of a model, stays.
+    """
+    models = _models(bundle)
     existing = [name for name in models if (folder / name).exists()]
     if existing and not overwrite:
         raise InputError(
             f"{folder / existing[0]} exists", hint="--overwrite replaces it, --triton DIR writes elsewhere"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".poseda-export.", dir=folder) as scratch:
-        for name, (config, files) in models.items():
-            made = Path(scratch) / name
-            (made / "1").mkdir(parents=True)
-            (made / "config.pbtxt").write_text(config, encoding="utf-8")
-            for target, source in files.items():
-                shutil.copyfile(source, made / "1" / target)
-        for name in models:
-            if (folder / name).exists():
-                (folder / name).rename(Path(scratch) / f"old.{name}")
-            (Path(scratch) / name).rename(folder / name)
+    for name, files in models.items():
+        for target, content in files.items():
+            with write_aside(folder / name / target) as aside:
+                aside.write_bytes(content)
     return [folder / name for name in models]
 
 
-def _models(bundle: Bundle) -> list[tuple[str, tuple[str, dict[str, Path]]]]:
-    """(model, (config, file in its version 1 -> where it is))."""
-    found = []
+def _models(bundle: Bundle) -> dict[str, dict[str, bytes]]:
+    """Model -> file in its folder -> content."""
+    found = {}
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     for precision in precisions:
         if onnx_name(precision) in bundle.manifest.files:
             name = "poseda_lifter" if precision == "fp32" else f"poseda_lifter_{precision}"
             config = model_config(bundle, name, 'backend: "onnxruntime"', MOST_PEOPLE, {"precision": precision})
-            found.append((name, (config, {"model.onnx": bundle.file(onnx_name(precision))})))
+            found[name] = {"1/model.onnx": bundle.read(onnx_name(precision)), "config.pbtxt": config.encode()}
     for file, engine in bundle.manifest.engines.items():
         if engine.flavour == "tensorrt":  # Triton's backend loads no TensorRT-RTX engines
             name = f"poseda_lifter_trt_{engine.precision}"
             facts = {"precision": engine.precision, "tensorrt": engine.tensorrt, "gpu": " ".join(engine.gpus)}
             config = model_config(bundle, name, 'platform: "tensorrt_plan"', engine.batch[2], facts)
-            found.append((name, (config, {"model.plan": bundle.file(file)})))
+            found[name] = {"1/model.plan": bundle.read(file), "config.pbtxt": config.encode()}
     return found
 
 

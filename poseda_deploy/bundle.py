@@ -7,14 +7,18 @@
     lifter.fp16.onnx     the same with the network in half precision, by poseda-export
     *.engine             TensorRT engines, by poseda-export; each runs on one TensorRT version and kind of GPU
 
-Hashes are checked before anything is parsed.
+Hashes are checked before anything is parsed, and what is parsed is what was hashed: a bundle is read into memory once,
+so that one which is replaced while a run starts is the old one or the new one, and never a mix.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +29,11 @@ from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import BundleError
 from poseda_deploy.files import sha256, write_aside
+from poseda_deploy.swap import MANIFEST as MANIFEST
+from poseda_deploy.swap import is_plain, put_away, replaced, settle
 
 SCHEMA = 1
-MANIFEST, ONNX, WEIGHTS, GOLDEN = "manifest.json", "lifter.onnx", "lifter.safetensors", "golden.npz"
+ONNX, WEIGHTS, GOLDEN = "lifter.onnx", "lifter.safetensors", "golden.npz"
 _PACKAGES = ("poseda-deploy", "torch", "onnx", "numpy")
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -121,40 +127,81 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    content: Mapping[str, bytes] = field(repr=False)
+    """File name -> what the hash was checked on."""
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists."""
-        if name not in self.manifest.files:
-            raise BundleError(f"bundle {self.path} has no {name}", hint="make it again with poseda-train")
+        self.read(name)
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Content of a file that the manifest lists, as of when the bundle was loaded."""
+        if name not in self.content:
+            raise BundleError(f"bundle {self.path} has no {name}", hint="make it again with poseda-train")
+        return self.content[name]
 
     def golden(self) -> dict[str, Float[np.ndarray, "n ..."]]:
         """Recorded inputs (keypoints, camera, up, bones) and outputs (pose, root)."""
-        with np.load(self.file(GOLDEN), allow_pickle=False) as archive:
+        with np.load(BytesIO(self.read(GOLDEN)), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
 
 
 def load_bundle(path: Path) -> Bundle:
     """Read the manifest and check every file against its hash, before parsing any of them."""
+    while True:
+        before = _state(path)
+        try:
+            return read_bundle(path)
+        except BundleError:
+            settle(path)
+            if _state(path) == before:
+                raise
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes with every publication."""
+    try:
+        found = (path / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def read_bundle(path: Path) -> Bundle:
+    """As load_bundle, of a folder that nobody replaces meanwhile."""
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
-        raise BundleError(f"no bundle at {path}: {MANIFEST} is missing", hint="poseda-train --out DIR makes one")
+        cut_short = put_away(path)
+        hint = f"mv {cut_short} {path}" if cut_short else "poseda-train --out DIR makes one"
+        raise BundleError(f"no bundle at {path}: {MANIFEST} is missing", hint=hint)
     manifest = _parse(manifest_path)
-    for name, expected in manifest.files.items():
-        if Path(name).name != name or not (path / name).is_file():
-            raise BundleError(f"bundle {path}: {name} is missing", hint="copy the whole folder")
-        got = sha256(path / name)
-        if got != expected:
-            raise BundleError(
-                f"bundle {path}: {name} is damaged or was changed: sha256 {got[:16]}, expected {expected[:16]}",
-                hint="copy the folder again, or make it again",
-            )
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, {name: _checked(path, name, digest) for name, digest in manifest.files.items()})
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})", hint="copy the whole folder") from error
+
+
+def _checked(path: Path, name: str, expected: str) -> bytes:
+    if not is_plain(name) or not (path / name).is_file():
+        raise BundleError(f"bundle {path}: {name} is missing", hint="copy the whole folder")
+    content = _bytes(path / name)
+    got = hashlib.sha256(content).hexdigest()
+    if got != expected:
+        raise BundleError(
+            f"bundle {path}: {name} is damaged or was changed: sha256 {got[:16]}, expected {expected[:16]}",
+            hint="copy the folder again, or make it again",
+        )
+    return content
 
 
 def _parse(path: Path) -> Manifest:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(_bytes(path).decode())
         known = {f.name for f in fields(Manifest)}
         if data["schema"] > SCHEMA:
             raise BundleError(
@@ -182,25 +229,28 @@ def write_manifest(path: Path, names: tuple[str, ...], **content: Any) -> Bundle
 
 
 def add_to_bundle(
-    bundle: Bundle, scratch: Path, engines: Mapping[str, Engine], report: Mapping[str, Any], names: Sequence[str]
+    place: Path,
+    folder: Path,
+    engines: Mapping[str, Engine],
+    names: Sequence[str],
+    report: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> Bundle:
-    """Move finished files from a folder on the same disk into the bundle; it is a whole bundle at every moment.
+    """Files of a folder join the bundle at `place`, which is replaced in one step by a copy that has them too.
 
-    Files that are replaced leave the manifest first, and the manifest that names the new ones comes last.
+    `report` makes the new report of the old.
     """
-    new = {name: sha256(scratch / name) for name in names}
-    kept = {name: digest for name, digest in bundle.manifest.files.items() if name not in new}
-    old_engines = {name: engine for name, engine in bundle.manifest.engines.items() if name not in new}
-    if kept != bundle.manifest.files:
-        save_manifest(bundle.path, replace(bundle.manifest, files=kept, engines=old_engines))
-    for name in new:
-        (scratch / name).replace(bundle.path / name)
-    both = {**bundle.manifest.report, **report}
-    save_manifest(
-        bundle.path,
-        replace(bundle.manifest, files={**kept, **new}, engines={**old_engines, **engines}, report=both),
-    )
-    return load_bundle(bundle.path)
+    with replaced(place, overwrite=True) as new:
+        there = read_bundle(place)
+        kept = {name: content for name, content in there.content.items() if name not in names}
+        for name, content in kept.items():
+            (new / name).write_bytes(content)
+        for name in names:
+            (folder / name).rename(new / name)
+        old_engines = {name: engine for name, engine in there.manifest.engines.items() if name in kept}
+        files = {name: sha256(new / name) for name in (*kept, *names)}
+        told: dict[str, Any] = {"engines": {**old_engines, **engines}, "report": report(there.manifest.report)}
+        save_manifest(new, replace(there.manifest, files=files, **told))
+    return load_bundle(place)
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
@@ -221,11 +271,10 @@ def made_with() -> dict[str, str]:
 
 
 def default_bundle_path() -> Path:
-    """`models/adapted` under the current folder if there is one, else the default that ships with the package."""
+    """`models/adapted` under the current folder if there is one, whole or not, else the default that ships."""
     adapted = Path("models/adapted")
-    if (adapted / MANIFEST).is_file():
-        return adapted
-    return shipped_bundle_path()
+    settle(adapted)
+    return adapted if os.path.lexists(adapted) or put_away(adapted) else shipped_bundle_path()
 
 
 def shipped_bundle_path() -> Path:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from poseda_deploy.errors import InputError
+from poseda_deploy.scratch import scratch_beside
 
 
 def require_file(path: Path, what: str) -> Path:
@@ -24,11 +25,12 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes it when the block succeeds and vanishes when it fails."""
+    """A temporary place for the file that becomes `path` when the block succeeds and vanishes when it fails.
+
+    Where `path` is a link, what it leads to is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.partial{os.getpid()}{path.suffix}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    place = Path(os.path.realpath(path))
+    with scratch_beside(place) as scratch:
+        yield scratch / place.name
+        (scratch / place.name).replace(place)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from poseda_deploy.bundle import WEIGHTS, Bundle
@@ -134,7 +134,7 @@ def load_lifter(bundle: Bundle) -> Lifter:
     """The lifter of a bundle on the CPU, ready to run; BundleError where this version cannot build it."""
     try:
         lifter = Lifter(LifterConfig(**bundle.manifest.config["lifter"]))
-        lifter.load_state_dict(load_file(bundle.file(WEIGHTS)))
+        lifter.load_state_dict(load(bundle.read(WEIGHTS)))
     except (KeyError, TypeError, RuntimeError, InputError) as error:
         raise BundleError(
             f"bundle {bundle.path} holds a lifter of another version ({str(error).splitlines()[0]})",

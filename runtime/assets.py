@@ -11,16 +11,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from poseda_deploy.errors import InputError, MissingDependency
 from poseda_deploy.files import sha256, write_aside
+from poseda_deploy.scratch import hold
 
 AssetName = Literal[
     "pose_detection.tflite",
@@ -174,30 +174,12 @@ def sole_use(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
-            hold(lock)
+            hold(lock, wait=True)
             shutil.rmtree(download_folder(folder), ignore_errors=True)
-            for partial in folder.glob(".*.partial*"):
-                partial.unlink(missing_ok=True)
             yield
     except OSError as error:
         hint = "set POSEDA_CACHE to a folder that can be written and has room"
         raise InputError(f"cache {folder}: {error.strerror or error}", hint=hint) from error
-
-
-def hold(lock: IO[str]) -> None:
-    """Wait until no other process has it; closing the file, or dying, lets go."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            with suppress(OSError):  # held elsewhere; the waiting mode gives up after 10 s
-                msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-                return
-            time.sleep(0.1)
-    else:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def download_folder(folder: Path) -> Path:

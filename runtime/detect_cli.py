@@ -10,6 +10,7 @@ import tyro
 from poseda_deploy.errors import InputError
 from poseda_deploy.flags import require_npz_name
 from poseda_deploy.keypoints import Keypoints2D
+from poseda_deploy.outputs import require_file_place
 from poseda_deploy.skeleton import skeleton_named
 from poseda_deploy.terminal import run_command
 
@@ -60,8 +61,7 @@ def detect(options: DetectOptions) -> Mapping[str, Any]:
     if sum(source is not None for source in (options.video, options.from_openpose, options.from_coco)) != 1:
         raise InputError("expected exactly one of --video, --from-openpose, --from-coco")
     require_npz_name(options.out)
-    if options.out.exists() and not options.overwrite:
-        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out FILE writes elsewhere")
+    require_file_place(options.out, overwrite=options.overwrite)
     clock = StageClock()
     if options.video is not None:
         keypoints, lost_frames = _detect(options, options.video, clock)

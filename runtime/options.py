@@ -10,6 +10,7 @@ import tyro
 
 from poseda_deploy.camera_flags import SceneOptions
 from poseda_deploy.errors import InputError
+from poseda_deploy.outputs import require_file_place, require_name
 
 from .detector_flags import DETECTING, DetectorFlags
 from .rates import exact_rate
@@ -103,9 +104,10 @@ def may_be_live(spec: str) -> bool:
 
 
 def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Path]:
-    """Where results go, by kind; refuses to replace anything before any work is done."""
+    """Where results go, by kind; before any work, refuses to replace anything and places where nothing can be."""
     from .write import written_before
 
+    require_name(stem)
     endings: dict[str, str] = {name: f".poses.{name}" for name in options.formats}
     if options.compare:
         endings["mediapipe"] = ".mediapipe.npz"
@@ -117,4 +119,6 @@ def output_paths(options: RunOptions, stem: Path, *, live: bool) -> dict[str, Pa
     existing = [str(file) for path in outputs.values() for file in written_before(path)]
     if existing and not options.overwrite:
         raise InputError(f"{', '.join(existing)} exists", hint="--overwrite replaces it, --out STEM writes elsewhere")
+    for path in outputs.values():
+        require_file_place(path, overwrite=True)
     return outputs

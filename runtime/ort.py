@@ -28,7 +28,7 @@ class OrtCpuBackend:
         name = onnx_name(self.precision)
         if name not in bundle.manifest.files and self.precision != "fp32":
             raise BundleError(f"bundle {bundle.path} has no {name}", hint=f"poseda-export --onnx {self.precision}")
-        self._session = self._open(bundle.file(name))
+        self._session = self._open(bundle.read(name), bundle.file(name))
         require_lifter(self._session, bundle.file(name))
         self.provider = self._session.get_providers()[0]
         if self.provider != self.asked:
@@ -37,8 +37,8 @@ class OrtCpuBackend:
                 hint="poseda-run --backend ort-cpu runs anywhere",
             )
 
-    def _open(self, path: Path) -> Any:
-        return open_session(path, self.asked)
+    def _open(self, model: bytes, path: Path) -> Any:
+        return open_model(model, path, self.asked)
 
     def lift(
         self,
@@ -71,13 +71,13 @@ class OrtCudaBackend(OrtCpuBackend):
 
     asked = "CUDAExecutionProvider"
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, model: bytes, path: Path) -> Any:
         """Without graphs where onnxruntime cannot capture this model; `graphs` says which it is."""
         self._bound: dict[int, _Bound] = {}
         try:
-            session, self.graphs = open_session(path, self.asked, {"enable_cuda_graph": "1"}), True
+            session, self.graphs = open_model(model, path, self.asked, {"enable_cuda_graph": "1"}), True
         except BundleError:
-            session, self.graphs = open_session(path, self.asked), False
+            session, self.graphs = open_model(model, path, self.asked), False
         return session
 
     def _run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -134,8 +134,13 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} (n,{','.join(map(str, shape))})" for name, shape in shapes.items())
 
 
-def open_session(path: Path, provider: str, options: Mapping[str, str] | None = None) -> Any:
+def open_session(path: Path, provider: str) -> Any:
     """A session on that provider; raises if onnxruntime is missing, doubled, or cannot read the file."""
+    return open_model(path.read_bytes(), path, provider)
+
+
+def open_model(model: bytes, path: Path, provider: str, options: Mapping[str, str] | None = None) -> Any:
+    """As open_session, for what is in memory already."""
     ort = _onnxruntime()
     if provider not in ort.get_available_providers():
         raise BackendError(
@@ -147,9 +152,10 @@ def open_session(path: Path, provider: str, options: Mapping[str, str] | None = 
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
     settings.log_severity_level = 4  # its warnings are about falling back, which we check ourselves
     try:
-        return ort.InferenceSession(str(path), settings, providers=[(provider, dict(options or {}))])
+        return ort.InferenceSession(model, settings, providers=[(provider, dict(options or {}))])
     except Exception as error:  # onnxruntime raises its own classes, straight from C++, with RuntimeError above them
         if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError | ValueError):
             raise BundleError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from error

@@ -46,7 +46,7 @@ class TrtBackend:
         self.precision: Precision = engine.precision
         self.provider = f"{engine.flavour} {engine.tensorrt} {engine.precision} on {self._cuda.gpu.name}"
         logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-        self._engine = tensorrt.Runtime(logger).deserialize_cuda_engine(bundle.file(name).read_bytes())
+        self._engine = tensorrt.Runtime(logger).deserialize_cuda_engine(bundle.read(name))
         if self._engine is None:
             raise BackendError(f"{engine.flavour} cannot load {name} on {self._cuda.gpu.name}", hint=_REBUILD)
         self._people: dict[int, _People] = {}

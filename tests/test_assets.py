@@ -192,7 +192,10 @@ def test_progress_goes_to_a_terminal_s_stderr(
 def test_leftovers_of_a_killed_process_are_cleared(shop: Shop) -> None:
     (shop.cache / "download").mkdir(parents=True)
     (shop.cache / "download" / shop.archive.file_name).write_bytes(b"half")
-    (shop.cache / ".pose_landmark_lite.partial99999.tflite").write_bytes(b"half")
+    (shop.cache / ".pose_landmark_lite.tflite.a1b2c3d4.poseda-partial").mkdir()
+    (shop.cache / ".pose_landmark_lite.tflite.a1b2c3d4.poseda-partial" / "pose_landmark_lite.tflite").write_bytes(
+        b"half"
+    )
     fetch_asset(FIRST, quiet=True)
     assert shop.left() == {FIRST, SECOND}
 

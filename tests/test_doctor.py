@@ -186,7 +186,7 @@ def test_engines_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     rtx = ModuleType("tensorrt_rtx")
     monkeypatch.setattr(rtx, "__version__", "1.7.1.116", raising=False)
     engine = Engine("fp16", "tensorrt_rtx", "1.6.0", ("sm89",), "", (1, 1, 64), 10, 0.9, "read")
-    bundle = Bundle(SHIPPED.path, replace(SHIPPED.manifest, engines={"lifter.engine": engine}))
+    bundle = replace(SHIPPED, manifest=replace(SHIPPED.manifest, engines={"lifter.engine": engine}))
     monkeypatch.setattr(doctor, "load_tensorrt", lambda flavours: rtx)
     (old,) = doctor.engines(bundle, H200)
     assert old.state == "note" and "tensorrt_rtx 1.6.0, and 1.7.1.116 is installed" in old.found
@@ -194,7 +194,7 @@ def test_engines_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     (none,) = doctor.engines(bundle, None)
     assert "there is no GPU" in none.found
     right = replace(engine, tensorrt="1.7.1.116", gpus=("sm90",))
-    bundle = Bundle(SHIPPED.path, replace(SHIPPED.manifest, engines={"lifter.engine": right}))
+    bundle = replace(SHIPPED, manifest=replace(SHIPPED.manifest, engines={"lifter.engine": right}))
     assert next(doctor.engines(bundle, H200)).state == "ok"
 
 

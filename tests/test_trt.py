@@ -190,7 +190,7 @@ def engine_bundle(tiny: Bundle) -> Iterator[Bundle]:
     (tiny.path / "a.engine").write_bytes(b"plan")
     files = {**tiny.manifest.files, "a.engine": sha256(tiny.path / "a.engine")}
     manifest = replace(tiny.manifest, files=files, engines={"a.engine": ENGINE})
-    yield Bundle(tiny.path, manifest)
+    yield Bundle(tiny.path, manifest, {**tiny.content, "a.engine": b"plan"})
     (tiny.path / "a.engine").unlink()
 
 
@@ -242,7 +242,7 @@ def test_an_engine_of_elsewhere_is_refused(
 ) -> None:
     foreign = replace(engine_bundle.manifest, engines={"a.engine": replace(ENGINE, **change)})
     with pytest.raises(BackendError, match=why) as caught:
-        open_backend(Bundle(engine_bundle.path, foreign), "trt")
+        open_backend(replace(engine_bundle, manifest=foreign), "trt")
     assert "poseda-export --trt" in caught.value.hint
 
 

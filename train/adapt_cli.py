@@ -16,6 +16,7 @@ from poseda_deploy.camera_flags import SceneOptions, choose_camera, known_scene
 from poseda_deploy.errors import InputError
 from poseda_deploy.flags import require_seed
 from poseda_deploy.keypoints import load_keypoints
+from poseda_deploy.outputs import require_folder_place
 from poseda_deploy.skeleton import BONE_GROUPS
 from poseda_deploy.terminal import progress_to, run_command, say, stop_asked
 
@@ -73,8 +74,7 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
     require_seed(options.seed)
     if not options.target_2d:
         raise InputError("no target", hint="--target-2d my_keypoints.npz (poseda-detect --video FILE writes one)")
-    if options.out.exists() and not options.overwrite:
-        raise InputError(f"{options.out} exists", hint="--overwrite replaces it, --out DIR writes elsewhere")
+    require_folder_place(options.out, overwrite=options.overwrite)
     from .config import require_device
     from .publish import publish, require_exporters
 
@@ -102,6 +102,7 @@ def run(options: AdaptOptions) -> Mapping[str, Any]:
         bundle = publish(
             adapted.lifter,
             options.out,
+            overwrite=options.overwrite,
             name=options.out.name,
             config=told,
             report=summary,

@@ -26,9 +26,7 @@ class Checkpoint:
         self._saved_at_s = monotonic()
 
     def load(self, state: TrainState) -> None:
-        """Restore the state if there is one of this very training; sweep up what a kill left half-written."""
-        for partial in self.path.parent.glob(f".{self.path.stem}.partial*"):
-            partial.unlink()
+        """Restore the state if there is one of this very training."""
         if not self.path.is_file():
             return
         with safe_open(self.path, "pt") as archive:

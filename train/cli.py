@@ -12,6 +12,7 @@ import tyro
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.flags import require_npz_name, require_seed
+from poseda_deploy.outputs import require_file_place, require_folder_place
 from poseda_deploy.terminal import CommonOptions, progress_to, run_command
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def _idle_without_bvh(source: Sequence[Path]) -> Iterator[tuple[str, str]]:
 def learn_prior(options: PriorOptions) -> Mapping[str, Any]:
     """Fit the prior and write it; returns what can be said of it."""
     require_seed(options.seed)
-    refuse_existing(options.out, options.overwrite)
     if not options.source:
         raise InputError("no source poses", hint="--source FILE.npz ...")
+    require_folder_place(options.out, overwrite=options.overwrite)
     from .fit_prior import fit_prior, prior_report
     from .picture import pose_picture
     from .prior import save_prior
@@ -122,20 +123,15 @@ def learn_prior(options: PriorOptions) -> Mapping[str, Any]:
     config = asdict(options) | {"source": [path.name for path in options.source]}
     told = {key: config[key] for key in ("source", "bvh_scale", "without", "components", "rank", "seed")}
     picture = pose_picture(prior.sample(24, seed=options.seed))
-    bundle = save_prior(prior, options.out, config=told, report=prior_report(prior, source), picture=picture)
+    said: dict[str, Any] = {"config": told, "report": prior_report(prior, source), "picture": picture}
+    bundle = save_prior(prior, options.out, overwrite=options.overwrite, **said)
     return {"prior": str(bundle.path), **bundle.manifest.report}
-
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Nothing is replaced by accident."""
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists", hint="--overwrite replaces it, --out PATH writes elsewhere")
 
 
 def convert(options: ImportOptions) -> Mapping[str, Any]:
     """Write the source file; returns its summary."""
     require_npz_name(options.out)
-    refuse_existing(options.out, options.overwrite)
+    require_file_place(options.out, overwrite=options.overwrite)
     from .import_h36m import import_h36m
 
     return import_h36m(options.file, options.out, options.fps)
@@ -154,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(options: TrainOptions) -> Mapping[str, Any]:
     """Train and write the bundle; returns the summary."""
     require_seed(options.seed)
-    refuse_existing(options.out, options.overwrite)
+    require_folder_place(options.out, overwrite=options.overwrite)
     from .config import require_device
     from .publish import publish, require_exporters
 
@@ -186,7 +182,8 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
     picture = loss_picture(errors_mm, DRAW, f"{options.out.name}: {len(source.pose_m):,} source poses")
     extras = {"training.png": picture}
     lengths = {"bones_m": tuple(map(float, source.bones_m))}
-    bundle = publish(lifter, options.out, name=options.out.name, config=told, report=report, extras=extras, **lengths)
+    said: dict[str, Any] = {"name": options.out.name, "config": told, "report": report, "extras": extras, **lengths}
+    bundle = publish(lifter, options.out, overwrite=options.overwrite, **said)
     unfinished.unlink(missing_ok=True)
     return {"bundle": str(bundle.path), **bundle.manifest.report}
 

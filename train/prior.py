@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from poseda_deploy.bundle import Bundle, load_bundle, write_manifest
 from poseda_deploy.calibrate import unit
-from poseda_deploy.files import write_aside
 from poseda_deploy.npz import load_npz
 from poseda_deploy.skeleton import JOINT_FROM_BONE, LENGTH_FROM_GROUP
+from poseda_deploy.swap import replaced
 
 PRIOR, PICTURE = "prior.npz", "samples.png"
 CHUNK = 8192
@@ -72,15 +72,21 @@ class PosePrior:
 
 
 def save_prior(
-    prior: PosePrior, folder: Path, *, config: Mapping[str, Any], report: Mapping[str, Any], picture: bytes
+    prior: PosePrior,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    config: Mapping[str, Any],
+    report: Mapping[str, Any],
+    picture: bytes,
 ) -> Bundle:
     """Half-precision arrays, a picture of samples, and a manifest with their hashes."""
     arrays = {field.name: getattr(prior, field.name).astype(np.float16) for field in fields(prior)}
-    with write_aside(folder / PRIOR) as aside:
-        np.savez_compressed(aside, **arrays)
-    with write_aside(folder / PICTURE) as aside:
-        aside.write_bytes(picture)
-    return write_manifest(folder, (PRIOR, PICTURE), name="prior", config=config, report=report)
+    with replaced(folder, overwrite=overwrite) as new:
+        np.savez_compressed(new / PRIOR, **arrays)
+        (new / PICTURE).write_bytes(picture)
+        write_manifest(new, (PRIOR, PICTURE), name="prior", config=config, report=report)
+    return load_bundle(folder)
 
 
 def load_prior(folder: Path) -> PosePrior:

@@ -1,7 +1,6 @@
 """A trained lifter becomes a bundle: weights, ONNX, golden vectors, manifest; all of it or nothing."""
 
-import shutil
-import tempfile
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,8 @@ from poseda_deploy.errors import MissingDependency
 from poseda_deploy.files import sha256
 from poseda_deploy.model import Lifter
 from poseda_deploy.onnx_graph import write_golden, write_onnx
+from poseda_deploy.scratch import scratch_beside
+from poseda_deploy.swap import replaced
 
 
 def require_exporters() -> None:
@@ -28,19 +29,20 @@ def publish(
     lifter: Lifter,
     out: Path,
     *,
+    overwrite: bool = False,
     name: str,
     config: Mapping[str, Any],
     report: Mapping[str, Any],
     extras: Mapping[str, bytes],
     **scene: Any,
 ) -> Bundle:
-    """Write the bundle beside `out`, prove that ONNX Runtime gives what torch gives, then move it into place.
+    """Write the bundle beside `out`, prove that ONNX Runtime gives what torch gives, then put it in place in one step.
 
     `extras` are further files by name; `scene` what the manifest knows of camera and people.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        folder = Path(scratch) / "bundle"
+    with scratch_beside(Path(os.path.realpath(out))) as scratch:
+        folder = scratch / "bundle"
         folder.mkdir()
         (folder / WEIGHTS).write_bytes(save(lifter.state_dict()))
         write_onnx(lifter, folder / ONNX, {"precision": "fp32", "weights_sha256": sha256(folder / WEIGHTS)})
@@ -53,7 +55,7 @@ def publish(
             parity_mm = replay_golden(backend, bundle)
         report = {**report, "onnx_parity_mm": round(parity_mm, 4)}
         write_manifest(folder, files, name=name, config=config, report=report, **scene)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+        with replaced(out, overwrite=overwrite) as new:
+            for path in folder.iterdir():
+                path.rename(new / path.name)
     return load_bundle(out)
