@@ -13,14 +13,14 @@ from poseda_deploy.bundle import ONNX, WEIGHTS, Bundle, default_bundle_path, loa
 from poseda_deploy.errors import InputError
 from poseda_deploy.outputs import require_folder_place
 from poseda_deploy.scratch import scratch_beside
-from poseda_deploy.terminal import CommonOptions, progress, run_command, say
+from poseda_deploy.terminal import ReadOptions, progress, run_command, say
 
 OUT = Path("models/exported")
 """Where the shipped lifter is copied to before anything is added: the package itself is not written to."""
 
 
 @dataclass(frozen=True)
-class ExportOptions(CommonOptions):
+class ExportOptions(ReadOptions):
     """Flags of poseda-export. With neither --onnx, --trt nor --triton it only checks the bundle's lifter.onnx."""
 
     bundle: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -103,7 +103,7 @@ def _make(options: ExportOptions, bundle: Bundle, out: Path | None, scratch: Pat
         if options.trt is not None:
             stage.add_engine(options.trt, parse_batch(options.batch), _gpus(options.gpu))
         advance(1)
-        stage.verify(options.keypoints)
+        stage.verify(options.keypoints, options.max_bytes)
         advance(1)
     figures = {"files": stage.names, **stage.summary()}
     return bundle if out is None else stage.publish(out, overwrite=options.overwrite), figures

@@ -22,6 +22,7 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.files import sha256
 from poseda_deploy.keypoints import load_keypoints
 from poseda_deploy.model import Lifter, load_lifter
+from poseda_deploy.npz import MAX_BYTES
 from poseda_deploy.onnx_graph import read_onnx, write_onnx
 from poseda_deploy.swap import listed, replaced
 
@@ -74,9 +75,9 @@ class Stage:
         self.seconds[plan.name] = round(plan.seconds, 2)
         return plan.name
 
-    def verify(self, keypoints: Path | None) -> None:
+    def verify(self, keypoints: Path | None, max_bytes: int = MAX_BYTES) -> None:
         """Compare everything that can run here with torch; CheckFailed at the first file over its limit."""
-        people = probe(self.bundle, None if keypoints is None else load_keypoints(keypoints))
+        people = probe(self.bundle, None if keypoints is None else load_keypoints(keypoints, max_bytes))
         truth = {name: reference(self.lifter, inputs) for name, inputs in people.items()}
         precisions: tuple[Precision, ...] = ("fp32", "fp16")
         wanted = {onnx_name(p): p for p in precisions if onnx_name(p) in self.names or p == "fp32"}

@@ -13,13 +13,13 @@ from poseda_deploy.calibrate import Known, unit, without_scene
 from poseda_deploy.camera import Camera, default_camera, same_shape, unlike
 from poseda_deploy.errors import InputError
 from poseda_deploy.intrinsics import load_intrinsics
-from poseda_deploy.terminal import CommonOptions, say
+from poseda_deploy.terminal import ReadOptions, say
 
 _BLIND = 0.005  # of the picture: less than that, at the very corners, no body is lost
 
 
 @dataclass(frozen=True)
-class CameraOptions(CommonOptions):
+class CameraOptions(ReadOptions):
     """Flags that say what camera it was."""
 
     intrinsics: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -21,6 +21,7 @@ import tyro
 
 from poseda_deploy.errors import INTERNAL_ERROR, InputError, PosedaError
 from poseda_deploy.files import require_file
+from poseda_deploy.npz import MAX_BYTES
 from poseda_deploy.parsing import MAX_TOML_BYTES, parse_toml, read_text
 
 if TYPE_CHECKING:
@@ -47,6 +48,25 @@ class CommonOptions:
     def idle(self) -> Iterator[tuple[str, str]]:
         """(field, what it needs) of flags that have no effect beside the others; one that is given is an error."""
         yield from ()
+
+
+@dataclass(frozen=True)
+class ReadOptions(CommonOptions):
+    """And of every command that reads files of users."""
+
+    max_memory: Annotated[float, tyro.conf.arg(metavar="GB")] = MAX_BYTES / 1e9
+    """Most that one file may unpack to; working on it takes up to three times as much."""
+
+    def check(self) -> None:
+        """Some memory."""
+        super().check()
+        if not 0 < self.max_memory < 1e6:
+            raise InputError(f"--max-memory must be above 0, got {self.max_memory:g}", hint="in GB")
+
+    @property
+    def max_bytes(self) -> int:
+        """The same for readers."""
+        return int(self.max_memory * 1e9)
 
 
 def run_command(

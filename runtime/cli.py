@@ -155,7 +155,7 @@ def keypoints_of(options: RunOptions) -> "Keypoints2D | None":
     from poseda_deploy.keypoints import load_keypoints
     from poseda_deploy.plausible import check_possible
 
-    known = load_keypoints(options.keypoints)
+    known = load_keypoints(options.keypoints, options.max_bytes)
     try:
         check_possible(known)
     except InputError as error:

@@ -12,7 +12,7 @@ from poseda_deploy.flags import require_npz_name
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.outputs import require_file_place
 from poseda_deploy.skeleton import skeleton_named
-from poseda_deploy.terminal import run_command
+from poseda_deploy.terminal import ReadOptions, run_command
 
 from .detector_flags import DETECTING, DetectorFlags, open_detector
 from .rates import exact_rate
@@ -20,7 +20,7 @@ from .timing import StageClock
 
 
 @dataclass(frozen=True)
-class DetectOptions(DetectorFlags):
+class DetectOptions(DetectorFlags, ReadOptions):
     """Flags of poseda-detect. One of --video, --from-openpose or --from-coco says what to read."""
 
     video: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|URL")] = field(default=None, repr=False)
@@ -99,9 +99,10 @@ def _convert(options: DetectOptions) -> Keypoints2D:
     if options.image_size is None:
         raise InputError("JSON keypoints do not carry the image size", hint="--image-size WIDTH HEIGHT")
     fps = exact_rate("--fps", options.fps)
+    rest = options.image_size, fps, options.persons, options.max_bytes
     if options.from_openpose is not None:
         skeleton = skeleton_named(options.skeleton or "openpose25")
-        return from_openpose(options.from_openpose, skeleton, options.image_size, fps, options.persons)
+        return from_openpose(options.from_openpose, skeleton, *rest)
     assert options.from_coco is not None
     skeleton = skeleton_named(options.skeleton or "coco17")
-    return from_coco(options.from_coco, skeleton, options.image_size, fps, options.persons)
+    return from_coco(options.from_coco, skeleton, *rest)

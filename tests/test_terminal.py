@@ -247,3 +247,22 @@ def test_every_error_is_caught_at_the_edge() -> None:
     """And is also the builtin that a caller would expect."""
     assert all(issubclass(e, PosedaError) for e in (InputError, CheckFailed, MissingDependency, BackendError))
     assert issubclass(InputError, ValueError) and issubclass(MissingDependency, ImportError)
+
+
+def test_max_memory_bounds_what_a_file_may_unpack_to(
+    walker_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One flag of every command that reads users' files."""
+    from poseda_deploy.export.cli import ExportOptions
+    from poseda_deploy.runtime.cli import main
+    from poseda_deploy.runtime.detect_cli import DetectOptions
+    from poseda_deploy.train.adapt_cli import AdaptOptions
+    from poseda_deploy.train.cli import PriorOptions, TrainOptions
+    from poseda_deploy.train.eval_cli import EvalOptions
+
+    for options in (ExportOptions, DetectOptions, AdaptOptions, PriorOptions, TrainOptions, EvalOptions):
+        assert options().max_bytes == 2_000_000_000
+    assert main(["--keypoints", str(walker_file), "--out", str(tmp_path / "a"), "--max-memory", "1e-6"]) == 2
+    assert "unpacks to" in capsys.readouterr().err
+    assert main(["--keypoints", str(walker_file), "--out", str(tmp_path / "a"), "--max-memory", "0"]) == 2
+    assert "--max-memory must be above 0" in capsys.readouterr().err

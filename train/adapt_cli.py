@@ -131,7 +131,7 @@ def read_targets(options: AdaptOptions) -> "list[Target2D]":
 
     targets = []
     for path in options.target_2d:
-        keypoints = load_keypoints(path)
+        keypoints = load_keypoints(path, options.max_bytes)
         camera = choose_camera(options, keypoints.camera, keypoints.size_wh, PROG)
         targets.append(target_2d(keypoints, camera, path.stem))
     return targets
@@ -175,7 +175,7 @@ def adapted_to(
     from .prior import default_prior_path
     from .source import load_source, sampler_of
 
-    source = load_source(options.source or (default_prior_path(),), options.without)
+    source = load_source(options.source or (default_prior_path(),), options.without, max_bytes=options.max_bytes)
     sampler = sampler_of(source, TrainConfig(source=(), seed=config.seed, device=config.device))
     with progress_to("adapting", config.steps * len(config.tries), quiet=options.quiet) as advance_to:
         return adapt(lifter, targets, sampler, config, advance_to, stop)

@@ -13,7 +13,7 @@ import tyro
 from poseda_deploy.errors import InputError
 from poseda_deploy.flags import require_npz_name, require_seed
 from poseda_deploy.outputs import require_file_place, require_folder_place
-from poseda_deploy.terminal import CommonOptions, progress_to, run_command
+from poseda_deploy.terminal import CommonOptions, ReadOptions, progress_to, run_command
 
 if TYPE_CHECKING:
     from poseda_deploy.model import Lifter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainOptions(CommonOptions):
+class TrainOptions(ReadOptions):
     """Flags of poseda-train; what has no flag keeps the defaults of TrainConfig, LifterConfig and ViewConfig."""
 
     source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz|DIR")] = ()
@@ -76,7 +76,7 @@ class ImportOptions(CommonOptions):
 
 
 @dataclass(frozen=True)
-class PriorOptions(CommonOptions):
+class PriorOptions(ReadOptions):
     """Flags of poseda-train fit-prior."""
 
     source: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.npz|DIR")] = ()
@@ -118,7 +118,7 @@ def learn_prior(options: PriorOptions) -> Mapping[str, Any]:
     from .prior import save_prior
     from .source import load_source
 
-    source = load_source(options.source, options.without, options.bvh_scale)
+    source = load_source(options.source, options.without, options.bvh_scale, options.max_bytes)
     prior = fit_prior(source, options.components, options.rank, options.seed)
     config = asdict(options) | {"source": [path.name for path in options.source]}
     told = {key: config[key] for key in ("source", "bvh_scale", "without", "components", "rank", "seed")}
@@ -166,7 +166,7 @@ def train(options: TrainOptions) -> Mapping[str, Any]:
 
     torch.set_num_threads(1)  # two threads are five times slower than one wherever anything else runs
     config = train_config(options)
-    source = load_source(config.source, config.without, config.bvh_scale)
+    source = load_source(config.source, config.without, config.bvh_scale, options.max_bytes)
     started = time.monotonic()
     unfinished = options.out.with_name(f".{options.out.name}.unfinished.safetensors")
     with progress_to("training", config.steps, quiet=options.quiet) as advance_to:

@@ -9,14 +9,14 @@ import tyro
 
 from poseda_deploy.errors import InputError
 from poseda_deploy.flags import require_seed
-from poseda_deploy.terminal import CommonOptions, progress, run_command
+from poseda_deploy.terminal import ReadOptions, progress, run_command
 
 if TYPE_CHECKING:
     from .truth import Truth
 
 
 @dataclass(frozen=True)
-class EvalOptions(CommonOptions):
+class EvalOptions(ReadOptions):
     """Flags of poseda-eval. One of --target and --mpi-inf-3dhp says what is true."""
 
     target: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
@@ -125,7 +125,7 @@ def _truth(options: EvalOptions) -> "Truth":
         )
     else:
         path = options.target or Path()
-        truth = read_target(path, options.points, options.reference, options.camera, options.every)
+        truth = read_target(path, options.points, options.reference, options.camera, options.every, options.max_bytes)
     return with_noise(truth, options.noise, options.seed) if options.noise else truth
 
 
@@ -143,7 +143,7 @@ def _evaluate_poses(options: EvalOptions, path: Path, truth: "Truth") -> Mapping
 
     if len(truth.views) != 1:
         raise InputError(f"--poses are of one camera, {truth.name} has {len(truth.views)}", hint="add --camera N")
-    return _evaluate(options, truth, PosesFile(path, load_poses(path)))
+    return _evaluate(options, truth, PosesFile(path, load_poses(path, options.max_bytes)))
 
 
 def _evaluate_bundle(options: EvalOptions, truth: "Truth") -> Mapping[str, Any]:
