@@ -65,8 +65,9 @@ def _check_members(path: Path, arrays: Mapping[str, ZipInfo], required: Sequence
     """All keys are there, and together they unpack to what memory can take."""
     missing = [key for key in required if key not in arrays]
     if missing:
+        held = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(arrays))
         raise InputError(
-            f"{path}: lacks {', '.join(missing)}; it holds {', '.join(arrays)[:300] or 'nothing'}",
+            f"{path}: lacks {', '.join(missing)}; it holds {held[:300] or 'nothing'}",
             hint="see docs/conventions.md for the keys of each file",
         )
     unpacked = sum(info.file_size for info in arrays.values())

@@ -111,6 +111,7 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "times": lambda: archive(members(time_s=np.zeros(4, "M8[s]"))),
     "complex numbers": lambda: archive(members(xy=np.zeros((4, 17, 2), complex))),
     "a member of seven bytes": lambda: archive(members() | {"xy.npy": b"\x93NUMPY\x01"}),
+    "a name of two lines": lambda: archive({"x\ny.npy": members()["xy.npy"]}),
     "a member of six bytes": lambda: archive(members() | {"xy.npy": b"\x93NUMPY"}),
     "a version of the future": lambda: archive(members() | {"xy.npy": npy(b"").replace(b"\x01\x00", b"\x09\x00", 1)}),
     "a name that is no UTF-8": lambda: archive({"\u00e9.npy": b""}).replace("\u00e9".encode(), b"\xff\xff"),
@@ -310,6 +311,7 @@ def target() -> dict[str, Any]:
         ("keypoints_2d_conf", np.ones((3, 2, 5)), r"keypoints_2d_conf must be \(3,2,17\)"),
         ("keypoints_2d_conf", np.full((3, 2, 17), "a"), "keypoints_2d_conf must hold numbers"),
         ("keypoints_2d_conf", np.full((3, 2, 17), 90.0), "score must lie in 0..1"),
+        ("keypoints_2d_det", np.full((3, 2, 17, 3), 1e5), "score must lie in 0..1"),
         ("K", np.full((2, 3, 3), "a"), "K must hold numbers"),
         ("R", np.full((2, 3, 3), np.nan), "R must be finite"),
         ("T", np.full((2, 3), np.inf), "T must be finite"),
@@ -380,3 +382,10 @@ def test_a_rate_may_have_an_axis(tmp_path: Path) -> None:
 
     np.savez(tmp_path / "target.npz", **target() | {"fps": np.array([25])})
     assert [view.fps for view in read_target(tmp_path / "target.npz").views] == [25, 25]
+
+
+def test_a_score_beyond_single_precision_is_a_missing_joint(tmp_path: Path) -> None:
+    from poseda_deploy.train.truth import read_target
+
+    np.savez(tmp_path / "target.npz", **target() | {"keypoints_2d_conf": np.full((3, 2, 17), 1e300)})
+    assert not any(view.keypoints.score.any() for view in read_target(tmp_path / "target.npz").views)

@@ -156,7 +156,7 @@ def _check_extras(data: dict[str, np.ndarray], points: str, reference: str) -> N
     if "dist" in data:
         numbers(data, "dist", (count, None))
     if (confidence := _confidence(points)) in data:
-        numbers(data, confidence, data[points].shape[:3])
+        data[confidence] = numbers(data, confidence, data[points].shape[:3], np.float32)
     if "cam_name" in data:
         texts(data, "cam_name", (count,))
     if "seq_id" in data:
