@@ -29,6 +29,7 @@ from poseda_deploy.calibrate import Known
 from poseda_deploy.camera import Camera
 from poseda_deploy.errors import BundleError
 from poseda_deploy.files import sha256, write_aside
+from poseda_deploy.onnx_file import require_whole
 from poseda_deploy.swap import MANIFEST as MANIFEST
 from poseda_deploy.swap import is_plain, put_away, replaced, settle
 
@@ -196,6 +197,8 @@ def _checked(path: Path, name: str, expected: str) -> bytes:
             f"bundle {path}: {name} is damaged or was changed: sha256 {got[:16]}, expected {expected[:16]}",
             hint="copy the folder again, or make it again",
         )
+    if name.endswith(".onnx"):
+        require_whole(content, path / name)
     return content
 
 

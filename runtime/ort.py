@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from poseda_deploy.bundle import Bundle, Precision, onnx_name
 from poseda_deploy.errors import BackendError, BundleError, MissingDependency
+from poseda_deploy.onnx_file import require_whole
 
 _INPUTS, _OUTPUTS = ("keypoints", "camera", "up", "bones"), ("pose", "root")
 _SHAPES = dict(zip((*_INPUTS, *_OUTPUTS), ((17, 3), (4,), (3,), (9,), (17, 3), (3,)), strict=True))
@@ -140,7 +141,8 @@ def open_session(path: Path, provider: str) -> Any:
 
 
 def open_model(model: bytes, path: Path, provider: str, options: Mapping[str, str] | None = None) -> Any:
-    """As open_session, for what is in memory already."""
+    """As open_session, for what is in memory already; a model that reads other files is refused."""
+    require_whole(model, path)
     ort = _onnxruntime()
     if provider not in ort.get_available_providers():
         raise BackendError(
