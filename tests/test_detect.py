@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from poseda_deploy.runtime.assets import fetch_asset
 from poseda_deploy.runtime.cli import main as run_main
 from poseda_deploy.runtime.detect import detect_source
 from poseda_deploy.runtime.detect_cli import main
+from poseda_deploy.runtime.native_log import native_log_dropped
 from poseda_deploy.runtime.timing import StageClock
 from poseda_deploy.runtime.track import in_steady_slots, track_clip
 from poseda_deploy.runtime.video import Frame, VideoReader, VideoWriter
@@ -127,6 +129,18 @@ def test_video_to_people_and_overlay(short_video: Path, tmp_path: Path, capsys: 
     standing_m = (poses.pose_m[:, 10] - poses.pose_m[:, [3, 6]].mean(1)) @ up / np.linalg.norm(up)
     assert 1.2 < np.median(standing_m) < 1.8, "head above ankles, in metres"
     assert (poses.root_m[:, 2] > 1).all()
+
+
+def test_two_detectors_at_once_leave_stderr_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    """The first to come is the first to go, so that neither goes back to what only the other had set."""
+    with ExitStack() as one, ExitStack() as two:
+        one.enter_context(native_log_dropped())
+        two.enter_context(native_log_dropped())
+        os.write(2, b"while both are at work\n")
+        one.close()
+        os.write(2, b"W0000 00:00:1795654118.278903   32036 theirs.cc:114] a warning\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "while both are at work\nafterwards\n"
 
 
 def openpose_folder(path: Path, frames: dict[int, list[list[float]]]) -> Path:

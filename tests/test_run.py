@@ -266,6 +266,7 @@ def test_a_photo_is_a_recording_of_one_frame(
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
     assert summary["frames"] == summary["people"] == 1 and "1 frame" in captured.err
+    assert any("only 1 frame: tilt and bone lengths" in warning for warning in summary["warnings"])
     assert len(load_poses(tmp_path / "out" / "a.poses.npz")) == 1
     assert written(tmp_path) == ["a.overlay.mp4", "a.poses.jsonl", "a.poses.npz"]
 

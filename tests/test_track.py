@@ -106,6 +106,20 @@ def test_slow_sources_work(body_px: np.ndarray) -> None:
     assert set(identities(time_s * 10, xy_px, score)[:, 0]) == {0}, "3 fps"
 
 
+@pytest.mark.parametrize("step_s", [1.5, 60.0])
+def test_a_live_source_of_a_frame_now_and_then_has_people(body_px: np.ndarray, step_s: float) -> None:
+    """Nobody could be seen three times within a second: who is seen is somebody, from the second frame on."""
+    _, xy_px, score, _ = clip(body_px[:20:2])
+    assert live(np.arange(10) * step_s, xy_px, score)[:, 0].tolist() == [-1] + [0] * 9
+
+
+def test_an_outage_does_not_make_a_source_slow(body_px: np.ndarray) -> None:
+    time_s, xy_px, score, _ = clip(body_px[:40])
+    time_s[20:] += 30
+    found = live(time_s, xy_px, score)[:, 0]
+    assert set(found[2:20]) == {0} and found[20:22].tolist() == [-1, -1] and set(found[22:]) == {1}
+
+
 def test_a_ghost_of_two_frames_is_nobody(body_px: np.ndarray) -> None:
     time_s, xy_px, score, who = clip(body_px, body_px + 900, hidden={1: slice(2, None)})
     found = identity_of(identities(time_s, xy_px, score), score, who)

@@ -6,6 +6,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from poseda_deploy.errors import InputError, MissingDependency
+from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.opencv import cv2
 from poseda_deploy.runtime.feed import read_ahead
 from poseda_deploy.runtime.rates import exact_fps, exact_rate
+from poseda_deploy.runtime.replay import require_same_recording
 from poseda_deploy.runtime.video import (
     LONGEST_GAP_S,
     Frame,
@@ -24,6 +27,7 @@ from poseda_deploy.runtime.video import (
     _Clock,
     _frame_rate,
 )
+from poseda_deploy.skeleton import H36M17
 
 NTSC = Fraction(30000, 1001)
 WH = (96, 64)
@@ -125,6 +129,13 @@ def test_a_rate_that_is_only_a_tick_is_measured(tmp_path: Path) -> None:
         _frame_rate(write_video(tmp_path / "one.mp4", frames=1), 0.0)
 
 
+@pytest.mark.parametrize(
+    ("reported", "meant"), [(0.5, Fraction(1, 2)), (1 / 3600, Fraction(1, 3600)), (1e-4, Fraction(1, 10_000))]
+)
+def test_rates_of_time_lapses_are_exact(reported: float, meant: Fraction) -> None:
+    assert exact_fps(reported) == exact_rate("--fps", repr(reported)) == meant
+
+
 def test_times_always_increase() -> None:
     clock = _Clock(Fraction(10))
     assert [clock.time_s(i, ms) for i, ms in enumerate([0.0, 0.0, 0.0])] == pytest.approx([0, 0.1, 0.2])
@@ -198,6 +209,23 @@ def test_frames_lost_to_a_cut_are_counted(tmp_path: Path, capfd: pytest.CaptureF
     assert 5 < delivered < 35
     assert reader.lost_frames == 40 - delivered
     assert capfd.readouterr() == ("", "")
+
+
+def test_keypoints_of_a_cut_recording_fit_what_is_left_of_it(tmp_path: Path) -> None:
+    """Its container promises what it had; keypoints are of what could be decoded."""
+    path = moov_first(write_video(tmp_path / "a.mp4"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"mdat") + (len(whole) - whole.index(b"mdat")) // 2])
+    with VideoReader(path) as reader:
+        left = len(list(reader))
+    everything = Keypoints2D(np.zeros((40, 1, 17, 2)), np.zeros((40, 1, 17)), WH, H36M17, np.arange(40) / 30)
+    own = replace(everything, xy_px=everything.xy_px[:left], score=everything.score[:left], time_s=np.arange(left) / 30)
+    with VideoReader(path) as reader:
+        require_same_recording(own, reader)
+        assert len(list(reader)) == left, "the recording is where it was"
+        too_few = replace(own, xy_px=own.xy_px[:3], score=own.score[:3], time_s=own.time_s[:3])
+        with pytest.raises(InputError, match=f"have 3 frames, and the video has {left}"):
+            require_same_recording(too_few, reader)
 
 
 def test_reading_ahead_keeps_the_order(tmp_path: Path) -> None:
