@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from poseda_deploy.backend import Backend
 from poseda_deploy.calibrate import Known, RunningSample
@@ -13,7 +14,7 @@ from poseda_deploy.camera_flags import known_scene
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.plausible import PoseCheck, lens_doubts, pixel_doubts, time_doubts, why_nobody
 from poseda_deploy.poses import Poses3D
-from poseda_deploy.terminal import progress, say
+from poseda_deploy.terminal import progress
 
 from .compare import WithOwn3D
 from .detect import detect_source
@@ -76,7 +77,6 @@ def lift_clip(
 ) -> LiftedClip:
     """Poses of everybody, with what the recording says of camera and people."""
     clip, rival, known = detections.clip, detections.rival, known_scene(options, known)
-    _say_what_is_unknown(clip)
     with progress("lifting", len(clip.keypoints), quiet=options.quiet) as advance:
         poses, scene = lift_tracked(
             backend, clip, camera, known, clock, advance, bones=options.bones, smooth=options.smooth
@@ -87,25 +87,24 @@ def lift_clip(
 
 
 def warnings_of(keypoints: Keypoints2D, poses: Poses3D, camera: Camera) -> tuple[str, ...]:
-    """What people's 2D and poses hardly are, and why nobody is there."""
+    """What people's 2D and poses hardly are, what they cannot show, and why nobody is there."""
     check = PoseCheck()
     check.add(poses.pose_m, poses.root_m)
     nobody = () if len(poses) else (str(why_nobody(keypoints)),)
     of_time = () if nobody else time_doubts(keypoints.time_s)
     of_input = map(str, (*pixel_doubts(keypoints), *of_time))
-    return (*of_input, *lens_doubts(keypoints, camera), *check.warnings(), *nobody)
+    return (*of_input, *_unknown(keypoints.time_s), *lens_doubts(keypoints, camera), *check.warnings(), *nobody)
 
 
-def _say_what_is_unknown(clip: TrackedClip) -> None:
-    """Of too few frames, or frames too far apart, to see it."""
-    frames, time_s = len(clip.keypoints), clip.keypoints.time_s
-    if frames < RunningSample.FIRST:
-        what = "1 frame" if frames == 1 else f"{frames} frames"
-        say(f"only {what}: tilt and bone lengths are guesses from them, and nothing can be steadied")
-    elif np.median(np.diff(time_s)) > MAX_GAP_S:
-        say(
-            f"frames are {np.median(np.diff(time_s)):.3g} s apart: people are matched by place, and nothing is steadied"
-        )
+def _unknown(time_s: Float[np.ndarray, " t"]) -> tuple[str, ...]:
+    """What too few frames, or frames too far apart, do not show."""
+    if len(time_s) < RunningSample.FIRST:
+        what = "1 frame" if len(time_s) == 1 else f"{len(time_s)} frames"
+        return (f"only {what}: tilt and bone lengths are guesses from them, and nothing can be steadied",)
+    step_s = float(np.median(np.diff(time_s)))
+    if step_s > MAX_GAP_S:
+        return (f"frames are {step_s:.3g} s apart: people are matched by place, and nothing is steadied",)
+    return ()
 
 
 def draw_clip(options: RunOptions, video: str, path: Path, lifted: LiftedClip, clock: StageClock) -> None:

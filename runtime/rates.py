@@ -6,7 +6,9 @@ from poseda_deploy.errors import InputError
 
 
 def exact_fps(fps: float) -> Fraction:
-    """The rate meant by a float: 29.97 (which OpenCV itself writes) and 29.970029 are 30000/1001."""
+    """The rate meant by a float: 29.97 (which OpenCV itself writes), 29.970029 are 30000/1001; 1 / 3600 is 1/3600."""
+    if 0 < fps < 1:  # of a time lapse: the seconds from frame to frame are the round number
+        return 1 / Fraction(1 / fps).limit_denominator(1001)
     ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
     return ntsc if abs(float(ntsc) - fps) < 2e-6 * fps else Fraction(fps).limit_denominator(1001)
 

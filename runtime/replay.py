@@ -7,21 +7,24 @@ from poseda_deploy.errors import InputError
 from poseda_deploy.keypoints import Keypoints2D
 
 from .sources import Source
-from .video import Frame
+from .video import Frame, VideoReader
 
 
 def require_same_recording(known: Keypoints2D, recording: Source) -> None:
-    """InputError unless the keypoints have the recording's size and length, as far as its container says it.
+    """InputError unless the keypoints have the recording's size and length.
 
-    One frame more or less is tolerated: containers miscount.
+    Where a file's container promises another length, or none, its frames are counted: keypoints of a file that was cut
+    are of those that are left. One frame more or less is tolerated: containers miscount.
     """
     hint = "poseda-detect --video makes keypoints of this video"
     if recording.size_wh != known.size_wh:
         sizes = "{}x{} picture, and the video is {}x{}".format(*known.size_wh, *recording.size_wh)
         raise InputError(f"the keypoints are of a {sizes}", hint=hint)
-    promised = recording.frame_count_hint
-    if promised and abs(promised - len(known)) > 1:
-        raise InputError(f"the keypoints have {len(known)} frames, and the video has {promised}", hint=hint)
+    frames = recording.frame_count_hint
+    if isinstance(recording, VideoReader) and abs(frames - len(known)) > 1:
+        frames = recording.held_frames()
+    if frames and abs(frames - len(known)) > 1:
+        raise InputError(f"the keypoints have {len(known)} frames, and the video has {frames}", hint=hint)
 
 
 class ReplayDetector:

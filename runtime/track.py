@@ -12,7 +12,6 @@ k^2 / (k^2 + drift^2), about a probability density: 240 crossings where one of t
 without, none with it. Detectors take left for right in some frames; OKS is therefore the better of both readings.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +23,8 @@ from poseda_deploy.calibrate import MIN_JOINTS
 from poseda_deploy.keypoints import Keypoints2D
 from poseda_deploy.sides import box_px2, swapped_sides, with_sides
 from poseda_deploy.skeleton import H36M17, to_h36m17
+
+from .pace import Pace
 
 # A middle of two joints (pelvis, thorax, head) scatters like them; spine and neck, which few detectors give, like those
 # they lie next to.
@@ -106,7 +107,7 @@ class Tracker:
         """Most identities alive at once; a newcomer waits until one of them has ended."""
         self._tracks: list[Track] = []
         self._born = 0
-        self._now_s = -math.inf
+        self._pace = Pace(MAX_GAP_S)
 
     def step(
         self, time_s: float, xy_px: Float[np.ndarray, "p 17 2"], score: Float[np.ndarray, "p 17"]
@@ -114,7 +115,9 @@ class Tracker:
         """Identity of each detection (pixels, H36M17 order, score 0 = missing): 0, 1, ... in order of birth.
 
         -1 = a duplicate, not a person (fewer than MIN_JOINTS joints), or not yet seen in BORN_AFTER frames.
-        A `time_s` that is not later than that of the call before counts as the same moment.
+        A `time_s` that is not later than that of the call before counts as the same moment. Where frames are further
+        apart than MAX_GAP_S nobody can be followed: from the second one on everybody who is seen is somebody, the same
+        as whoever was last seen at that place.
         """
         return _identities(self.tracks(time_s, xy_px, score))
 
@@ -122,7 +125,7 @@ class Tracker:
         self, time_s: float, xy_px: Float[np.ndarray, "p 17 2"], score: Float[np.ndarray, "p 17"]
     ) -> list[Track | None]:
         """As `step`, but the track itself of each detection, also of one that has no identity yet."""
-        time_s = self._now_s = max(time_s, self._now_s)
+        time_s = self._pace.moment_s(time_s)
         self._end(time_s)
         seen = score > 0
         people = _people(xy_px, score)
@@ -140,8 +143,13 @@ class Tracker:
         self._bear(time_s)
         return found
 
+    @property
+    def _apart(self) -> bool:
+        """Whether frames are too far apart to tell how long anybody lived."""
+        return self._born_after == 1 or self._pace.is_slow
+
     def _end(self, time_s: float) -> None:
-        apart = self._born_after == 1  # frames too far apart to tell how long anybody lived
+        apart = self._apart
         self._tracks = [t for t in self._tracks if time_s - t.last_s <= (MAX_GAP_S if apart else t.patience_s)]
 
     def _matched(
@@ -174,10 +182,10 @@ class Tracker:
 
     def _is_somebody(self, track: Track, time_s: float) -> bool:
         """Seen often enough, and apart from everybody else or for long."""
+        if self._apart:
+            return True
         if track.sightings < self._born_after:
             return False
-        if self._born_after == 1:
-            return True
         others = [one for one in self._tracks if one.identity >= 0 and one.last_s == time_s]
         return time_s - track.first_s >= WITHIN_S or not any(_covered(track, one) > WITHIN for one in others)
 

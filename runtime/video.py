@@ -85,6 +85,15 @@ class VideoReader:
         lost = self.frame_count_hint - self._delivered if self._ended else 0
         return lost if lost > 1 else 0
 
+    def held_frames(self) -> int:
+        """How many frames there are to decode, whatever the container promises: a pass over the whole file."""
+        capture, held = open_capture(self.path), 0
+        with quiet():
+            while capture.grab():
+                held += 1
+        capture.release()
+        return held
+
     def _decode(self) -> tuple[float, Image] | None:
         with self._lock, quiet():
             if not self._capture.grab():
