@@ -31,7 +31,7 @@ def walk_m(frames: int, shin_m: float = 0.42) -> np.ndarray:
         elbow = pose[:, H36M17.index(f"{side}_elbow")]
         put(f"{side}_wrist", (2 * x, elbow[:, 1] - 0.25 * np.cos(arm + 0.4), elbow[:, 2] + 0.25 * np.sin(arm + 0.4)))
     placed = turned(pose, 0.4 * t) + np.stack([np.sin(0.4 * t), 0 * t, 0.5 * np.cos(0.4 * t)], -1)[:, None]
-    return np.round(placed, 6)  # the last bits of sines are the processor's own
+    return np.round(placed, 12)  # the last bits of sines are the processor's own
 
 
 def turned(pose: np.ndarray, yaw: np.ndarray) -> np.ndarray:
