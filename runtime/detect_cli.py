@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,7 +47,7 @@ class DetectOptions(DetectorFlags, ReadOptions):
             yield from ((name, "--video") for name in DETECTING if name != "persons")
         else:
             yield from ((name, "--from-openpose or --from-coco") for name in ("skeleton", "image_size"))
-            if not Path(self.video).is_dir():
+            if not isdir(self.video):
                 yield "fps", "a folder of images, or JSON"
         yield from super().idle()
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,7 +79,7 @@ class RunOptions(SceneOptions, DetectorFlags):
             yield from ((name, "pictures to detect people in, without --keypoints") for name in DETECTING)
         if self.video is None and not self.demo:
             yield from ((name, "--video") for name in ("overlay", "record", "image_fps"))
-        elif self.demo or not Path(self.video or "").is_dir():
+        elif self.demo or not isdir(self.video or ""):
             yield "image_fps", "a folder of images"
         if self.web is None:
             yield "web_host", "--web PORT"
