@@ -1,7 +1,7 @@
 """Metric 3D people from one ordinary camera, in real time, adapted to that camera without a 3D label.
 
-Numpy only: torch is imported by the lifter (`model`, `networks`, `layers`, `rays`, `onnx_graph`), the train and the
-export stage.
+Numpy only: torch is imported by the lifter (`bf16`, `model`, `networks`, `layers`, `rays`, `onnx_graph`), the train and
+the export stage.
 """
 
 from collections.abc import Iterator

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from poseda_deploy.bf16 import bf16_where_fast
 from poseda_deploy.bundle import WEIGHTS, Bundle
 from poseda_deploy.errors import BundleError, InputError
 from poseda_deploy.networks import POSE_JOINTS, Kind, build_network
@@ -106,7 +107,7 @@ class Lifter(nn.Module):
         """
         view = see(keypoints, camera)
         features = self.network.inputs(view, up, bones)
-        with torch.autocast(features.device.type, torch.bfloat16):
+        with bf16_where_fast(features.device.type):
             hidden = self.network.body(features)
         return self.network.turned(self.network.joints(hidden.float()), view) @ view.turn
 

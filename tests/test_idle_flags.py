@@ -38,7 +38,6 @@ IDLE: list[tuple[Callable[[list[str]], int], str, str]] = [
     (export, "--onnx fp16 --gpu sm86", "--trt"),
     (export, "--out somewhere", "--onnx or --trt"),
     (export, "--overwrite", "--onnx, --trt or --triton"),
-    (evaluate, "--target t.npz --peer-flip", "--peer-onnx"),
     (evaluate, "--target t.npz --seed 3", "--noise"),
     (adapt, "--target-2d t.npz --camera-name left", "--intrinsics"),
     (train, "--source a.npz --bvh-scale 0.01", "BVH"),

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE, STAGES = "poseda_deploy", ("train", "export", "runtime")
-TORCH = {f"poseda_deploy/{name}.py" for name in ("layers", "model", "networks", "onnx_graph", "rays")}
+TORCH = {f"poseda_deploy/{name}.py" for name in ("bf16", "layers", "model", "networks", "onnx_graph", "rays")}
 HEAVY = {
     "torch": {*TORCH, "train", "export"},
     "onnx": {"poseda_deploy/onnx_graph.py", "export"},

@@ -182,6 +182,8 @@ def test_whatever_the_text_one_line_is_one_line(text: str) -> None:
 
 BEGUN = "print('begun', file=sys.stderr, flush=True)"
 CLEANED = f"""
+    import signal  # a suite in a shell's background inherits Ctrl-C as ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         {BEGUN}
         time.sleep(60)

@@ -49,10 +49,8 @@ class EvalOptions(ReadOptions):
     """Measure poses that poseda-run wrote for one camera of the target; the first person of a frame counts."""
 
     def idle(self) -> Iterator[tuple[str, str]]:
-        """What needs a foreign lifter, or noise."""
+        """What needs noise."""
         yield from super().idle()
-        if self.peer_onnx is None:
-            yield "peer_flip", "--peer-onnx"
         if not self.noise:
             yield "seed", "--noise"
 
