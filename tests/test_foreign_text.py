@@ -51,6 +51,7 @@ CAMERAS: dict[str, tuple[str, str]] = {
     "YAML that is no UTF-8": ("a.yml", "\udcff\udcfe"),
     "YAML of a list": ("a.yml", "- 1\n- 2\n"),
     "YAML with a text for K": ("a.yml", "%YAML:1.0\n---\nK: !!binary |\n   AAAA\n"),
+    "XML with lines of text in a matrix": ("a.xml", f"<a><K>1 2 x{'9' * 5000}\n3 4</K></a>"),
     "XML of nothing": ("a.xml", "<?xml version='1.0'?>"),
     "XML with entities": ("a.xml", '<!DOCTYPE a [<!ENTITY b "cc">]><a><K>&b;</K></a>'),
 }
