@@ -36,7 +36,7 @@ def load_intrinsics(path: Path, size_wh: tuple[int, int], name: str | None = Non
         raise CameraError(f"{path}: {error}", hint=error.hint) from error
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CameraError(
-            f"{path}: not a camera file that can be read ({error})",
+            f"{path}: not a camera file that can be read ({' '.join(str(error).split())[:200]})",
             hint="OpenCV YAML or JSON with camera_matrix and distortion_coefficients, or Pose2Sim TOML",
         ) from error
     return replace(camera.resized(size_wh), origin=f"{path.name}" + (f" [{name}]" if name else ""))

@@ -38,8 +38,7 @@ _MPI_JOINTS = (
     *(("pelvis", "pelvis"), ("spine", "spine"), ("head", "neck")),
 )
 _MPI_ORDER = [[ours for _, ours in _MPI_JOINTS].index(joint) for joint in H36M17.joints]
-MOST_SEQUENCES = 100_000
-"""Where the file has no names of them."""
+MOST_SEQUENCES = 100_000  # where the file has no names of them
 _MPI_FIT_LIMIT_PX = 5.0  # the six parts fit to 0.2 to 0.6 px; univ_annot3 in the place of annot3 gives 4.9
 
 
@@ -144,9 +143,8 @@ def _check_target(data: dict[str, np.ndarray], path: Path, points: str, referenc
 def _check_extras(data: dict[str, np.ndarray], points: str, reference: str) -> None:
     """What a target may have besides, and what its numbers must be."""
     frames, count = data[points].shape[:2]
-    for key in ("R", "T"):
-        if not np.isfinite(data[key]).all():
-            raise InputError(f"{key} must be finite")
+    if not (np.isfinite(data["R"]).all() and np.isfinite(data["T"]).all()):
+        raise InputError("R and T must be finite")
     for key in ("R", "T", reference, points):
         far = np.abs(data[key]) > FARTHEST_M
         if (far & np.isfinite(data[key])).any() if key == points else far.any():  # a missing point may be infinite
@@ -188,10 +186,9 @@ def _chosen(cameras: Sequence[int], count: int, path: Path) -> list[int]:
 
 def _scores(data: dict[str, np.ndarray], points: str) -> np.ndarray | None:
     """(T,C,J) of a detector; None for exact points."""
-    confidence = _confidence(points)
     if data[points].shape[-1] == 3:
         return data[points][..., 2]
-    return data[confidence] if points.endswith("_det") and confidence in data else None
+    return data.get(_confidence(points)) if points.endswith("_det") else None
 
 
 def _sequences(
